@@ -1,0 +1,6 @@
+"""Settings: what they are (`table`) and where their values come from (`load`)."""
+
+from .load import find_env_file, load
+from .table import Secret, Setting, Settings, env_example, rows
+
+__all__ = ["Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows"]

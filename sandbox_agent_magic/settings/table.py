@@ -1,0 +1,225 @@
+"""The table of settings: name, type, default, bounds and help of each, said once.
+
+`Settings` is a frozen dataclass whose attributes are the settings' names in lower case. `env.example`, `%agent config`,
+the checks and the errors all read this table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from ..errors import SettingsError
+
+T = TypeVar("T")
+_USERINFO = re.compile(r"//[^/@]*@")
+"""A password may stand in an address."""
+
+
+class Secret:
+    """A value that never shows itself: `str`, `repr` and formatting give a mask; `reveal()` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself. Pass it on at once; never keep it in a message."""
+        return self._value
+
+    @property
+    def masked(self) -> str:
+        """The last four characters of a long value, enough to tell two keys apart."""
+        return f"ends in ...{self._value[-4:]}" if len(self._value) >= 12 else "set"
+
+    def __repr__(self) -> str:
+        return f"<secret, {self.masked}>"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    help: str
+    section: str
+    aliases: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+
+
+def option(
+    default: T,
+    help: str,
+    *,
+    section: str,
+    aliases: tuple[str, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> T:
+    """A dataclass field that carries its row of the table as metadata."""
+    row = Setting("", help, section, aliases, low, high)
+    made: T = dataclasses.field(default=default, metadata={"setting": row})
+    return made
+
+
+_OPENAI = "OpenAI, or any OpenAI-compatible server (LiteLLM proxy, Ollama, vLLM, OpenRouter, LM Studio)"
+_AZURE = "Azure OpenAI (all four)"
+_ANTHROPIC = "Anthropic"
+_MODEL = "The model and its requests"
+_LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull`)"
+_RUN = "Running code"
+_REMOTE = "Remote sandboxes"
+_SHOW = "Messages"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings, resolved. Build it with `settings.load`."""
+
+    agent_provider: str = option(
+        "auto", "auto, openai, litellm, azure, anthropic, local, or an installed plug-in", section=_MODEL
+    )
+    model: str | None = option(
+        None, "model name as the provider knows it; each provider has its own default", section=_MODEL
+    )
+    temperature: float = option(0.03, "sampling temperature", section=_MODEL, low=0, high=2)
+    request_timeout: float = option(300.0, "seconds that one request may take", section=_MODEL, low=1, high=86_400)
+    max_iterations: int = option(12, "model turns per agent cell", section=_MODEL, low=1, high=1_000)
+    max_retry: int = option(3, "retries of one failed request", section=_MODEL, low=0, high=100)
+    system_message: str | None = option(None, "added to the system prompt", section=_MODEL)
+
+    openai_api_key: Secret | None = option(None, "key", section=_OPENAI)
+    openai_base_url: str | None = option(
+        None,
+        "address of the server, such as http://localhost:4000/v1; needs no key where the server needs none",
+        section=_OPENAI,
+    )
+    azure_openai_api_key: Secret | None = option(None, "key", section=_AZURE)
+    azure_api_base: str | None = option(
+        None, "endpoint, https://NAME.openai.azure.com", section=_AZURE, aliases=("AZURE_OPENAI_ENDPOINT",)
+    )
+    azure_api_version: str | None = option(None, "API version", section=_AZURE, aliases=("OPENAI_API_VERSION",))
+    azure_deployment_name: str | None = option(None, "deployment", section=_AZURE)
+    anthropic_api_key: Secret | None = option(None, "key", section=_ANTHROPIC)
+    anthropic_base_url: str | None = option(None, "another address, without /v1", section=_ANTHROPIC)
+
+    agent_local_model: str = option(
+        "qwen2.5-coder-0.5b", "a name of `sandbox-agent model list`, or the path of a .gguf file", section=_LOCAL
+    )
+    agent_local_threads: int | None = option(
+        None, "threads of the model server; unset: one for each core", section=_LOCAL, low=1, high=1_024
+    )
+    agent_local_idle: float = option(
+        600.0, "seconds without a request after which the model server ends", section=_LOCAL, low=1, high=604_800
+    )
+    agent_local_seed: int | None = option(
+        None, "seed of the sampling, for answers that can be repeated", section=_LOCAL, low=0, high=2**31
+    )
+
+    agent_executor: str = option("sandbox", "sandbox, or local (your own kernel; asks for --yes)", section=_RUN)
+    agent_cell_timeout: float = option(
+        120.0, "seconds that one piece of code may run", section=_RUN, low=0.1, high=86_400
+    )
+    custom_packages: str | None = option(
+        None, "packages that the code may need, separated by commas (read by a later version)", section=_RUN
+    )
+    scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
+    e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)
+
+    detailed_error: bool = option(True, "errors in up to three lines; false: one", section=_SHOW)
+    debug: bool = option(False, "full tracebacks of this package's own errors", section=_SHOW)
+
+    sources: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}), repr=False)
+    """Setting's name to where its value came from; defaults are not in it."""
+    env_file: Path | None = None
+    """The `.env` that was read."""
+
+    def source(self, name: str) -> str:
+        """Where a setting's value came from: `argument`, `environment`, the path of a `.env`, or `default`."""
+        return self.sources.get(name, "default")
+
+    def require_same_source(self, key: str, base_url: str) -> None:
+        """Refuse a key that would be sent to an address which somebody else chose.
+
+        A `.env` in a downloaded folder must not send the environment's key to a stranger.
+
+        Args:
+            key: name of the key's setting, such as `OPENAI_API_KEY`.
+            base_url: name of the address's setting, such as `OPENAI_BASE_URL`.
+
+        Raises:
+            SettingsError: both are set, and by different sources.
+        """
+        if key not in self.sources or base_url not in self.sources or self.source(key) == self.source(base_url):
+            return
+        raise SettingsError(
+            f"{key} is not sent to {base_url}: they come from different places.",
+            name=base_url,
+            source=self.source(base_url),
+            why=f"{key} comes from {self.source(key)}, {base_url} from {self.source(base_url)}; "
+            "a folder's .env must not send your key elsewhere.",
+            hint=f"If you mean it, set both in the same place; any word will do as {key} for a server that needs none.",
+        )
+
+    def describe(self) -> Iterator[tuple[Setting, str, str]]:
+        """Each row with its value as it may be shown, and its source."""
+        for row in rows():
+            value = getattr(self, row.name.lower())
+            shown = value.masked if isinstance(value, Secret) else _USERINFO.sub("//***@", show(value))
+            yield row, shown, self.source(row.name)
+
+
+def rows() -> tuple[Setting, ...]:
+    """The table."""
+    found = []
+    for field in dataclasses.fields(Settings):
+        row = field.metadata.get("setting")
+        if isinstance(row, Setting):
+            found.append(dataclasses.replace(row, name=field.name.upper()))
+    return tuple(found)
+
+
+def default_of(name: str) -> object:
+    """A setting's default."""
+    return next(field.default for field in dataclasses.fields(Settings) if field.name == name.lower())
+
+
+def show(value: object) -> str:
+    """A value as one writes it in a `.env`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return "" if value is None else str(value)
+
+
+def env_example() -> str:
+    """The text of `env.example`."""
+    lines = [
+        "# Settings of sandbox_agent_magic. Copy this file to .env beside your notebook and fill in what you need.",
+        "# A line's value is its default; an empty value means unset. The environment wins over .env, and an option of",
+        "# the magic's line over both. A key and the base URL that it goes to must be set in the same place.",
+    ]
+    section = ""
+    for row in rows():
+        if row.section != section:
+            section = row.section
+            lines += ["", f"# ---- {section}"]
+        also = f" (also read as {', '.join(row.aliases)})" if row.aliases else ""
+        lines += [f"# {row.help}{also}", f"{row.name}={show(default_of(row.name))}"]
+    return "\n".join(lines) + "\n"
