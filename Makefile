@@ -1,0 +1,102 @@
+# `make` alone lists what can be made. Needs only Python 3.11 or newer with venv and pip.
+
+PYTHON ?= python3
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory --no-builtin-rules
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.SUFFIXES:
+
+VENV := .venv
+TEST_VENV := .venv-test
+LITELLM_VENV := .venv-litellm
+TOOLS_VENV := .venv-tools
+LITELLM_LIST := tests/requirements-litellm.txt
+
+SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pycache__/*' -not -path '*/.*') \
+	pyproject.toml README.md LICENSE
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+.PHONY: help
+help:  ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*##  *\(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+.PHONY: demo
+demo: $(VENV)/.installed  ## Ask the embedded model two questions about real data; writes demo-output/.
+	@echo "==> the embedded model (478 MB, downloaded once, then kept in your cache folder)"
+	@$(VENV)/bin/sandbox-agent model pull
+	@echo "==> the demo: one notebook, a local model, a sandbox"
+	@$(VENV)/bin/sandbox-agent demo -o demo-output
+
+.PHONY: test
+test: $(TEST_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) models lint  ## Build the wheel, install it, check and test it.
+	@echo "==> the test suite, against the installed wheel"
+	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
+		"$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest --cov --cov-config=../pyproject.toml --cov-report=term $(PYTEST_ARGS)
+
+.PHONY: models
+models: $(TEST_VENV)/.installed
+	@echo "==> the models that the suite asks (571 MB, downloaded once, then kept in your cache folder)"
+	@$(TEST_VENV)/bin/sandbox-agent model pull
+	@$(TEST_VENV)/bin/sandbox-agent model pull smollm2-135m
+
+.PHONY: lint
+lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against the settings table.
+	@echo "==> ruff"
+	@$(TEST_VENV)/bin/ruff check .
+	@$(TEST_VENV)/bin/ruff format --check .
+	@echo "==> mypy --strict"
+	@$(TEST_VENV)/bin/mypy
+	@echo "==> layers"
+	@$(TEST_VENV)/bin/lint-imports
+	@echo "==> env.example against the settings"
+	@diff -u env.example <($(TEST_VENV)/bin/python -m sandbox_agent_magic.settings) \
+		|| { echo "env.example is out of date: make env.example"; exit 1; }
+
+.PHONY: bench
+bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
+	@echo "==> benchmarks (some minutes; a busy machine blurs them)"
+	@mkdir -p build && ln -sfn ../tests build/tests
+	@cd build && "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
+
+env.example: sandbox_agent_magic/settings.py $(VENV)/.installed
+	@echo "==> env.example from the settings table"
+	@$(VENV)/bin/python -m sandbox_agent_magic.settings > $@
+
+.PHONY: constraints
+constraints:  ## Renew constraints.txt: the newest versions that fit, with hashes for all platforms.
+	@echo "==> constraints.txt (Python 3.11 and newer, all platforms)"
+	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
+	@env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml --extra local --extra dev --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o constraints.new
+	@{ echo "# Everything that runs, checks and tests this package. Made by 'make constraints'; do not edit."; \
+		cat constraints.new; } > constraints.txt && rm constraints.new
+
+.PHONY: clean
+clean:  ## Remove what was made here (not the models in your cache folder).
+	@echo "==> removing environments, wheels and caches"
+	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(TOOLS_VENV) build dist demo-output
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ---- environments: rebuilt only when the pinned list changed -------------------------------------------------------
+
+$(VENV)/.ready $(TEST_VENV)/.ready: constraints.txt scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(@D) constraints.txt
+	@touch $@
+
+$(LITELLM_VENV)/.installed: $(LITELLM_LIST) scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(@D) $(LITELLM_LIST)
+	@touch $@
+
+# The wheel is built in the environment that gets it: the build's own tools are pinned as well, and nothing is downloaded.
+$(VENV)/.installed $(TEST_VENV)/.installed: %/.installed: %/.ready $(SOURCES)
+	@echo "==> $*: building the wheel and installing it"
+	@rm -rf build/$* && mkdir -p build/$*
+	@$*/bin/python -m build --wheel --no-isolation --outdir build/$* . > build/$*.log 2>&1 || { cat build/$*.log; exit 1; }
+	@$*/bin/python -m pip --disable-pip-version-check install -q --no-index --no-deps --force-reinstall build/$*/*.whl
+	@$*/bin/python -m pip --disable-pip-version-check check -q
+	@touch $@

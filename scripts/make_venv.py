@@ -1,0 +1,81 @@
+"""Create a virtual environment from a list of pinned, hash-checked packages, saying what goes on.
+
+    python3 scripts/make_venv.py FOLDER REQUIREMENTS
+
+Needs nothing but Python's standard library; runs (far enough to say what is wrong) on any Python 3.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+OLDEST = (3, 11)
+LARGE = re.compile(r"^\s*Downloading (\S+?)(?:\.metadata)? \(([\d.]+ [MG]B)\)")
+
+
+def say(text):
+    """Print a line at once."""
+    print(text, flush=True)
+
+
+def check_python():
+    """Stop with three lines that help when this Python cannot do it."""
+    if sys.version_info < OLDEST:
+        sys.exit(
+            "This Python is too old.\n"
+            "{} is Python {}; 3.11 or newer is needed.\n"
+            "Name another one: make PYTHON=python3.12 ...".format(sys.executable, sys.version.split()[0])
+        )
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError as exc:
+        sys.exit(
+            "This Python cannot make virtual environments.\n"
+            "{} has no module {!r}.\n"
+            "Install it (Debian, Ubuntu: apt-get install python3-venv), or name another Python: "
+            "make PYTHON=/path/to/python3 ...".format(sys.executable, exc.name)
+        )
+
+
+def install(python, requirements):
+    """Run pip, passing on only what a waiting reader wants to know; all of it when pip fails."""
+    command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--require-hashes"]
+    command += ["--only-binary", ":all:", "--no-deps", "--progress-bar", "off", "-r", requirements]
+    log = []
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
+    ) as pip:
+        for line in pip.stdout:
+            log.append(line)
+            large = LARGE.match(line)
+            if large:
+                say("    {} ({})".format(os.path.basename(large.group(1)), large.group(2)))
+            elif line.startswith("Installing collected packages:"):
+                say("    unpacking {} packages".format(line.count(",") + 1))
+    if pip.returncode != 0:
+        sys.stderr.writelines(log)
+        sys.exit("pip could not install the packages of {}; its output stands above.".format(requirements))
+
+
+def main():
+    """Make the folder anew and fill it."""
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    folder, requirements = sys.argv[1:]
+    check_python()
+    begun = time.monotonic()
+    say("==> {}: a new virtual environment, Python {}".format(folder, sys.version.split()[0]))
+    shutil.rmtree(folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    say("==> {}: packages of {}, each checked against its hash".format(folder, requirements))
+    python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
+    install(python, requirements)
+    say("    done in {:.0f} s".format(time.monotonic() - begun))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""Rules and fixtures that every suite shares."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+
+STRICT = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
+"""In CI a test that did not run proves nothing, so a skip is a failure there."""
+
+REFUSAL = "skipped in CI, where every suite has to run: {reason}\n(mark it `may_skip` if it really cannot run there)"
+
+
+def _is_xfail(report: pytest.TestReport | pytest.CollectReport) -> bool:
+    return hasattr(report, "wasxfail")
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    return str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turn a skip into a failure in CI."""
+    report = yield
+    if STRICT and report.skipped and not _is_xfail(report) and item.get_closest_marker("may_skip") is None:
+        report.longrepr = REFUSAL.format(reason=_reason(report))
+        report.outcome = "failed"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turn a module that skips itself as a whole (`importorskip`) into a failure in CI."""
+    report = yield
+    if STRICT and report.skipped:
+        report.longrepr = REFUSAL.format(reason=_reason(report))
+        report.outcome = "failed"
+    return report
