@@ -61,7 +61,7 @@ bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
 	@mkdir -p build && ln -sfn ../tests build/tests
 	@cd build && "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
 
-env.example: sandbox_agent_magic/settings.py $(VENV)/.installed
+env.example: $(wildcard sandbox_agent_magic/settings/*.py) $(VENV)/.installed
 	@echo "==> env.example from the settings table"
 	@$(VENV)/bin/python -m sandbox_agent_magic.settings > $@
 

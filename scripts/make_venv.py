@@ -26,8 +26,8 @@ def check_python():
     if sys.version_info < OLDEST:
         sys.exit(
             "This Python is too old.\n"
-            "{} is Python {}; 3.11 or newer is needed.\n"
-            "Name another one: make PYTHON=python3.12 ...".format(sys.executable, sys.version.split()[0])
+            f"{sys.executable} is Python {sys.version.split()[0]}; 3.11 or newer is needed.\n"
+            "Name another one: make PYTHON=python3.12 ..."
         )
     try:
         import ensurepip  # noqa: F401
@@ -35,9 +35,9 @@ def check_python():
     except ImportError as exc:
         sys.exit(
             "This Python cannot make virtual environments.\n"
-            "{} has no module {!r}.\n"
+            f"{sys.executable} has no module {exc.name!r}.\n"
             "Install it (Debian, Ubuntu: apt-get install python3-venv), or name another Python: "
-            "make PYTHON=/path/to/python3 ...".format(sys.executable, exc.name)
+            "make PYTHON=/path/to/python3 ..."
         )
 
 
@@ -53,12 +53,12 @@ def install(python, requirements):
             log.append(line)
             large = LARGE.match(line)
             if large:
-                say("    {} ({})".format(os.path.basename(large.group(1)), large.group(2)))
+                say(f"    {os.path.basename(large.group(1))} ({large.group(2)})")
             elif line.startswith("Installing collected packages:"):
                 say("    unpacking {} packages".format(line.count(",") + 1))
     if pip.returncode != 0:
         sys.stderr.writelines(log)
-        sys.exit("pip could not install the packages of {}; its output stands above.".format(requirements))
+        sys.exit(f"pip could not install the packages of {requirements}; its output stands above.")
 
 
 def main():
@@ -68,13 +68,13 @@ def main():
     folder, requirements = sys.argv[1:]
     check_python()
     begun = time.monotonic()
-    say("==> {}: a new virtual environment, Python {}".format(folder, sys.version.split()[0]))
+    say(f"==> {folder}: a new virtual environment, Python {sys.version.split()[0]}")
     shutil.rmtree(folder, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    say("==> {}: packages of {}, each checked against its hash".format(folder, requirements))
+    say(f"==> {folder}: packages of {requirements}, each checked against its hash")
     python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
     install(python, requirements)
-    say("    done in {:.0f} s".format(time.monotonic() - begun))
+    say(f"    done in {time.monotonic() - begun:.0f} s")
 
 
 if __name__ == "__main__":
