@@ -135,6 +135,7 @@ class OutputCollector:
         self._outputs: list[Output] = []
         self._clear_at_next = False
         self._told_bytes = 0
+        self._told_dropped = False
         self.truncated_bytes = 0
         """Text that was left out between head and tail."""
         self.dropped: list[str] = []
@@ -172,9 +173,10 @@ class OutputCollector:
         self._tail = ""
 
     def finish(self) -> tuple[Output, ...]:
-        """Everything that was kept, in order, with notes on what was not."""
+        """Everything that was kept, in order, with notes on what was not. May be called again."""
         self._flush_tail()
-        if self.dropped:
+        if self.dropped and not self._told_dropped:
+            self._told_dropped = True
             names = ", ".join(dict.fromkeys(self.dropped))[:300]
             self._append_text("stderr", f"[not shown: {names}]\n")
         return tuple(self._outputs)

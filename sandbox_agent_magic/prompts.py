@@ -131,8 +131,13 @@ def result_text(result: ExecutionResult, *, max_bytes: int) -> str:
 
 def unanswered_calls(messages: list[Message]) -> list[str]:
     """Ids of tool calls at the end of a conversation that have no result yet; a provider refuses such a history."""
-    answered = {message.tool_call_id for message in messages if message.role == "tool"}
-    return [call.id for message in messages for call in message.tool_calls if call.id not in answered]
+    open_calls: list[str] = []
+    for message in messages:  # in order: some servers give the same ids again in each turn
+        if message.role == "assistant":
+            open_calls = [call.id for call in message.tool_calls]
+        elif message.tool_call_id in open_calls:
+            open_calls.remove(message.tool_call_id)
+    return open_calls
 
 
 def _from_call(call_id: str, name: str, arguments: str) -> CodeBlock:

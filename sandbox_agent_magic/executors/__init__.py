@@ -1,1 +1,57 @@
+"""Where code runs: the registry of executors.
 
+Built in: `sandbox` and `local`. Others come by the entry-point group `sandbox_agent_magic.executors`, whose entries are
+classes that are called without arguments; they are loaded on use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import MissingDependencyError, UsageError
+from ..types import Executor
+
+GROUP = "sandbox_agent_magic.executors"
+BUILT_IN = ("sandbox", "local")
+
+
+def known() -> list[str]:
+    """Names of all executors that can be asked for."""
+    from importlib.metadata import entry_points
+
+    return sorted({*BUILT_IN, *entry_points(group=GROUP).names})
+
+
+def create(name: str, *, workspace: Path | None = None) -> Executor:
+    """A new executor.
+
+    Args:
+        name: one of `known()`.
+        workspace: folder that the code works in; a temporary one unless given.
+
+    Raises:
+        UsageError: there is none of that name.
+        MissingDependencyError: what it needs is not installed.
+    """
+    if name == "sandbox":
+        from .sandbox import SandboxExecutor
+
+        return SandboxExecutor(workspace=workspace)
+    if name == "local":
+        from .local import LocalExecutor
+
+        return LocalExecutor()
+    from importlib.metadata import entry_points
+
+    try:
+        entry = entry_points(group=GROUP)[name]
+    except KeyError:
+        raise UsageError(
+            f"There is no executor {name!r}.", hint=f"Choose one of: {', '.join(known())} (-e, AGENT_EXECUTOR)."
+        ) from None
+    try:
+        made: Callable[[], Executor] = entry.load()
+    except ImportError as exc:
+        raise MissingDependencyError(f"The executor {name!r} cannot be loaded.", extra=name, why=str(exc)) from None
+    return made()

@@ -1,1 +1,1 @@
-
+"""Cells: built from steps (`cells`), chosen (`keep`), published as a mimetype (`publish`), expanded (`expand`)."""
