@@ -1,0 +1,381 @@
+"""What went wrong with a request, said once for all providers that speak HTTP.
+
+`Failure` is a foreign exception reduced to plain values, with every secret gone. `classify` walks `TABLE` and
+makes the package's own error from the first row that fits. Order matters: the special case stands above the general.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..errors import (
+    ProviderAuthError,
+    ProviderContentFiltered,
+    ProviderContextTooLong,
+    ProviderError,
+    ProviderModelNotFound,
+    ProviderQuotaExceeded,
+    ProviderRateLimited,
+    ProviderReplyInvalid,
+    ProviderTimeout,
+    ProviderUnavailable,
+)
+from .cleaning import clean, plain_text
+
+Kind: TypeAlias = Literal["server", "timeout", "connect", "address", "cut", "reply", "key", "other"]
+"""Who failed: the server said so, or what became of the connection, the address, the reply, the key."""
+
+_WAIT = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)\s*m(?!s)\w*)?\s*(?:([\d.]+)\s*(ms|s))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed request in the server's words. Nothing in it is secret any more."""
+
+    kind: Kind
+    message: str
+    status: int | None = None
+    """HTTP status, or the status-like code of an error inside a stream."""
+    type: str = ""
+    code: str = ""
+    param: str = ""
+    retry_after: float | None = None
+    """Seconds that the server asks to wait."""
+
+    @classmethod
+    def of_body(
+        cls, body: object, *, status: int | None, secrets: Iterable[str], headers: Mapping[str, str] | None = None
+    ) -> Failure:
+        """From the body of an error reply, or of an error event: JSON as parsed, or any text such as a page."""
+        error = body.get("error", body) if isinstance(body, Mapping) else body
+        fields: Mapping[object, object] = error if isinstance(error, Mapping) else {}
+        code = _word(fields.get("code"))
+        raw = next((v for k in ("message", "detail", "error") if isinstance(v := fields.get(k), str)), None)
+        if raw is None:
+            raw = error if isinstance(error, str) else "" if error is None else json.dumps(error, default=str)
+        # In a stream the status line said 200 (or nothing): the event's own code is the better witness.
+        if status in (None, 200) and re.fullmatch(r"[45]\d\d", code):
+            status = int(code)
+        message = clean(plain_text(raw), secrets)
+        return cls(
+            kind="server",
+            message=message,
+            status=status,
+            type=clean(_word(fields.get("type")), secrets),
+            code=clean(code, secrets),
+            param=clean(_word(fields.get("param")), secrets),
+            retry_after=_retry_after(headers or {}, message),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom we asked, and which settings decided it: what an error's last line needs."""
+
+    provider: str
+    model: str
+    server: str
+    """Host, as shown."""
+    key: str = "OPENAI_API_KEY"
+    """Setting of the key, with where it came from, as shown."""
+    url_setting: str = "OPENAI_BASE_URL"
+    model_setting: str = "MODEL"
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One kind of failure: it fits if kind and status fit, and (where given) a word or the pattern."""
+
+    error: type[ProviderError]
+    message: str
+    hint: str = ""
+    kinds: tuple[Kind, ...] = ("server",)
+    statuses: tuple[int, ...] = ()
+    words: tuple[str, ...] = ()
+    """Of `type` or `code`."""
+    pattern: str = ""
+    """Of the message; case does not count."""
+    retryable: bool = False
+    """Of `ProviderUnavailable`; the other classes know it themselves."""
+
+    def fits(self, failure: Failure) -> bool:
+        if failure.kind not in self.kinds or (self.statuses and failure.status not in self.statuses):
+            return False
+        if not self.words and not self.pattern:
+            return True
+        if failure.type in self.words or failure.code in self.words:
+            return True
+        return bool(self.pattern and re.search(self.pattern, failure.message, re.IGNORECASE))
+
+
+_KEY_HINT = "Check {key}; the key must be one of {server}."
+_LATER_HINT = "Try again later, or set {model_setting} to another model."
+_ADDRESS_HINT = "Check {url_setting}: a full address such as http://localhost:4000/v1, and that the server runs."
+
+TABLE: tuple[Row, ...] = (
+    # ---- the server refused, and more of the same will not help
+    Row(
+        ProviderQuotaExceeded,
+        "The budget of the key at {server} is used up.",
+        "Ask for a higher budget, or use another key: {key}.",
+        words=("budget_exceeded",),
+        pattern=r"budget has been exceeded|ExceededBudget",
+    ),
+    Row(
+        ProviderQuotaExceeded,
+        "The quota or credit of the account at {server} is used up.",
+        "Add credit to the account, or use another key: {key}.",
+        words=("insufficient_quota", "billing_error", "billing_hard_limit_reached"),
+        pattern=r"credit balance is too low|exceeded your current quota|insufficient (credit|quota|balance)",
+    ),
+    Row(ProviderQuotaExceeded, "{server} asks for payment.", "Add credit, or use another key: {key}.", statuses=(402,)),
+    Row(
+        ProviderContextTooLong,
+        "The conversation is too long for {model}.",
+        "Start afresh with `%agent reset`, send less data, or set {model_setting} to a model with a larger context.",
+        statuses=(400, 413, 422, 500),
+        words=("context_length_exceeded", "exceed_context_size_error"),
+        pattern=r"ContextWindowExceeded|maximum context length|prompt is too long|(exceed|larger than)\w* .*context",
+    ),
+    Row(
+        ProviderContextTooLong,
+        "The request is too large for {server}.",
+        "Start afresh with `%agent reset`, or send less data.",
+        statuses=(413,),
+    ),
+    Row(
+        ProviderContentFiltered,
+        "The content filter of {server} stopped the request.",
+        "Say it in other words, or leave out the text or data that the filter objects to.",
+        words=("content_filter", "content_policy_violation"),
+        pattern=r"ContentPolicyViolation|content management policy|content[ _](filter|policy)",
+    ),
+    # ---- key and model
+    Row(
+        ProviderModelNotFound,
+        "The key may not use the model {model} at {server}.",
+        "Set {model_setting} to a model that the key may use, or use another key: {key}.",
+        words=("key_model_access_denied", "team_model_access_denied"),
+        pattern=r"not allowed to access model|does not have access to model",
+    ),
+    Row(
+        ProviderAuthError,
+        "{server} did not accept the API key.",
+        _KEY_HINT,
+        words=("token_not_found_in_db", "invalid_api_key", "authentication_error"),
+        pattern=r"No connected db|incorrect api key|invalid (x-)?api[ -]key",
+    ),
+    Row(ProviderAuthError, "{server} did not accept the API key.", _KEY_HINT, statuses=(401,)),
+    Row(
+        ProviderModelNotFound,
+        "{server} has no model {model}.",
+        "Set {model_setting} to a model that the server offers.",
+        statuses=(400, 403, 404, 422),
+        words=("model_not_found",),
+        pattern=r"Invalid model name|unknown model|no such model|not a valid model"
+        r"|model\b.*\b(not found|not exist|no access)",
+    ),
+    Row(
+        ProviderModelNotFound,
+        "{server} has no model {model}.",
+        "Set {model_setting} to a model that the server offers.",
+        statuses=(404,),
+        pattern=r"\bmodel\b",
+    ),
+    Row(ProviderAuthError, "{server} does not allow this request.", _KEY_HINT, statuses=(403,)),
+    # ---- the server is busy or broken
+    Row(
+        ProviderRateLimited,
+        "{server} limits the rate of requests.",
+        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        statuses=(429,),
+    ),
+    Row(
+        ProviderRateLimited,
+        "{server} limits the rate of requests.",
+        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        words=("throttling_error", "rate_limit_error", "rate_limit_exceeded"),
+        pattern=r"RateLimitError|rate limit",
+    ),
+    Row(
+        ProviderTimeout,
+        "{server} gave up waiting for {model}.",
+        _LATER_HINT,
+        statuses=(408, 504),
+    ),
+    Row(ProviderTimeout, "{server} gave up waiting for {model}.", _LATER_HINT, pattern=r"litellm\.Timeout"),
+    Row(
+        ProviderUnavailable,
+        "{server} is overloaded.",
+        _LATER_HINT,
+        statuses=(503, 529),
+        retryable=True,
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} is overloaded.",
+        _LATER_HINT,
+        words=("overloaded_error",),
+        pattern=r"overloaded",
+        retryable=True,
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} cannot reach the server behind it.",
+        "Try again later; if it stays so, the proxy's own settings are wrong.",
+        pattern=r"Connection error|connection refused",
+        retryable=True,
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} failed with status {status}.",
+        _LATER_HINT,
+        statuses=tuple(range(500, 600)),
+        retryable=True,
+    ),
+    # ---- the address is not that of a model server
+    Row(
+        ProviderUnavailable,
+        "{server} has nothing at this address.",
+        "Check {url_setting}: the address usually ends in /v1.",
+        statuses=(404, 405),
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} redirects to another address.",
+        "Set {url_setting} to the address that answers itself (mind http or https, and the path).",
+        statuses=(301, 302, 303, 307, 308),
+    ),
+    Row(
+        ProviderError,
+        "{server} refused the request.",
+        "Check the model ({model_setting}) and the options of the request.",
+        statuses=tuple(range(400, 500)),
+    ),
+    Row(ProviderUnavailable, "{server} broke off with an error.", _LATER_HINT, retryable=True),
+    # ---- no server to say anything
+    Row(
+        ProviderTimeout,
+        "No complete reply from {server} within {timeout_s:g} s.",
+        "Try again, ask for less, or raise REQUEST_TIMEOUT.",
+        kinds=("timeout",),
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} is unknown.",
+        "Check {url_setting} and the network.",
+        kinds=("connect",),
+        pattern=r"name or service|name resolution|getaddrinfo|nodename|no address associated",
+    ),
+    Row(
+        ProviderUnavailable,
+        "The certificate of {server} cannot be trusted.",
+        "Check {url_setting}; for a company's own certificates set SSL_CERT_FILE in the environment.",
+        kinds=("connect",),
+        pattern=r"certificate|ssl|tls",
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} does not take the connection in time.",
+        _ADDRESS_HINT,
+        kinds=("connect",),
+        pattern=r"timed out|timeout",
+        retryable=True,
+    ),
+    Row(ProviderUnavailable, "{server} cannot be reached.", _ADDRESS_HINT, kinds=("connect",)),
+    Row(ProviderUnavailable, "The address of the model server is not valid.", _ADDRESS_HINT, kinds=("address",)),
+    Row(
+        ProviderUnavailable,
+        "{server} broke the connection off.",
+        "Try again; if it stays so, look at the server's own log.",
+        kinds=("cut",),
+        retryable=True,
+    ),
+    Row(
+        ProviderReplyInvalid,
+        "{server} answered with something that is not a chat completion.",
+        "Check {url_setting}: the address usually ends in /v1.",
+        kinds=("reply",),
+    ),
+    Row(
+        ProviderAuthError,
+        "The API key cannot be sent.",
+        "Copy the key again, without line breaks or quotes: {key}.",
+        kinds=("key",),
+    ),
+    Row(ProviderError, "The request to {server} failed.", kinds=("other",)),
+)
+
+
+def classify(failure: Failure, asked: Asked) -> ProviderError:
+    """The package's own error for `failure`.
+
+    Raise it outside the `except` block: then no foreign exception, and no key in it, rides along in `__context__`.
+    """
+    row = next(row for row in TABLE if row.fits(failure))
+
+    def fill(template: str) -> str:
+        return template.format(
+            provider=asked.provider,
+            model=asked.model,
+            server=asked.server,
+            key=asked.key,
+            url_setting=asked.url_setting,
+            model_setting=asked.model_setting,
+            timeout_s=asked.timeout_s,
+            status=failure.status,
+        )
+
+    said = "It said" if failure.kind == "server" else "Reason"
+    status = f" (status {failure.status})" if failure.status is not None else ""
+    why = f"{said}{status}: {failure.message}" if failure.message else f"{said}{status}: nothing."
+    make: Callable[..., ProviderError] = row.error
+    common = {"provider": asked.provider, "model": asked.model, "status": failure.status}
+    texts = {"why": why, "hint": fill(row.hint)}
+    if issubclass(row.error, ProviderRateLimited):
+        return make(fill(row.message), retry_after=failure.retry_after, **common, **texts)
+    if issubclass(row.error, ProviderUnavailable):
+        return make(fill(row.message), retryable=row.retryable, **common, **texts)
+    return make(fill(row.message), **common, **texts)
+
+
+def _word(value: object) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def _retry_after(headers: Mapping[str, str], message: str) -> float | None:
+    """Seconds to wait, from the headers or else from the text."""
+    try:
+        if "retry-after-ms" in headers:
+            return _bounded(float(headers["retry-after-ms"]) / 1000)
+        if "retry-after" in headers:
+            return _bounded(float(headers["retry-after"]))
+    except ValueError:
+        return _until(headers.get("retry-after", ""))
+    found = _WAIT.search(message)
+    if found is None or not (found[1] or found[2]):
+        return None
+    try:
+        seconds = float(found[2] or 0) / (1000 if (found[3] or "").lower() == "ms" else 1)
+    except ValueError:
+        return None
+    return _bounded(60 * int(found[1] or 0) + seconds)
+
+
+def _until(date: str) -> float | None:
+    import email.utils
+    import time
+
+    try:
+        return _bounded(email.utils.parsedate_to_datetime(date).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _bounded(seconds: float) -> float | None:
+    return max(0.0, seconds) if seconds < 1e7 else None

@@ -1,0 +1,164 @@
+"""The HTTP client under a provider's SDK, and what its exceptions mean.
+
+The SDKs bound the silence between two bytes, not the whole: a server that drips, or goes silent after the first word,
+would hold a request for ever. The client made here bounds time and size of every body, error pages included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from .cleaning import clean
+from .failures import Failure, Kind
+
+if TYPE_CHECKING:
+    import httpx2
+
+CONNECT_TIMEOUT_S = 5.0
+MAX_REPLY_BYTES = 16 * 2**20
+"""Of one body. A long answer has 100 kB."""
+
+
+class BadReply(ValueError):
+    """A body, or an event of a stream, that is not what the protocol says."""
+
+
+class Deadline:
+    """When the attempt under way must be over; ends a read that still waits then."""
+
+    def __init__(self) -> None:
+        self._end = float("inf")
+        self._timer: threading.Timer | None = None
+        self._sock: socket.socket | None = None
+
+    def start(self, seconds: float) -> None:
+        """Begin an attempt that may take `seconds`."""
+        self._end = time.monotonic() + seconds
+
+    def left_s(self) -> float:
+        """Seconds that are left, never below 0."""
+        return max(0.0, self._end - time.monotonic())
+
+    def watch(self, sock: socket.socket | None) -> None:
+        """Shut `sock` at the end: no timeout of the HTTP client covers a body that goes silent half way."""
+        self.unwatch()
+        self._sock = sock
+        self._timer = threading.Timer(min(self.left_s(), threading.TIMEOUT_MAX), _shut, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def shorten(self, seconds: float) -> None:
+        """Leave at most `seconds` from now."""
+        if self._timer is not None and seconds < self.left_s():
+            self.start(seconds)
+            self.watch(self._sock)
+
+    def unwatch(self) -> None:
+        """The body is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._sock = None
+
+
+def _shut(sock: socket.socket | None) -> None:
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+
+def http_client(deadline: Deadline, *, trust_env: bool) -> httpx2.Client:
+    """A client whose replies end at `deadline` and at `MAX_REPLY_BYTES`.
+
+    Args:
+        deadline: of the attempt under way; the provider starts it.
+        trust_env: whether proxies and certificates named in the environment count. Never for a loopback server.
+    """
+    import httpx2
+
+    class BoundedStream(httpx2.SyncByteStream):
+        """A body that stops in time."""
+
+        def __init__(self, stream: httpx2.SyncByteStream) -> None:
+            self._stream = stream
+
+        def __iter__(self) -> Iterator[bytes]:
+            size = 0
+            try:
+                for chunk in self._stream:
+                    size += len(chunk)
+                    if size > MAX_REPLY_BYTES:
+                        raise BadReply(f"it is longer than {MAX_REPLY_BYTES // 2**20} MB")
+                    if not deadline.left_s():
+                        break
+                    yield chunk
+            except httpx2.TransportError:
+                if deadline.left_s():
+                    raise
+            if not deadline.left_s():
+                raise httpx2.ReadTimeout("out of time")
+
+        def close(self) -> None:
+            deadline.unwatch()
+            self._stream.close()
+
+    def bound(response: httpx2.Response) -> None:
+        network = response.extensions.get("network_stream")
+        deadline.watch(network.get_extra_info("socket") if network is not None else None)
+        if isinstance(response.stream, httpx2.SyncByteStream):
+            response.stream = BoundedStream(response.stream)
+
+    # Redirects stay unfollowed: a conversation goes to the address that the settings name, or nowhere.
+    return httpx2.Client(trust_env=trust_env, follow_redirects=False, event_hooks={"response": [bound]})
+
+
+def transport_errors() -> tuple[type[Exception], ...]:
+    """What may come up through an SDK raw: its HTTP client's errors, TLS, JSON, and what a bad key does to headers."""
+    import anyio
+    import httpx2
+
+    # ValueError holds JSONDecodeError, UnicodeEncodeError and pydantic's; TypeError is an SDK's word for "no key".
+    return (
+        httpx2.HTTPError,
+        httpx2.InvalidURL,
+        httpx2.StreamError,
+        anyio.EndOfStream,
+        OSError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    )
+
+
+def failure_of(exc: BaseException, secrets: Iterable[str]) -> Failure:
+    """`exc`, from an SDK or from below it, as a `Failure` without secrets."""
+    import httpx2
+
+    response = getattr(exc, "response", None)
+    if isinstance(response, httpx2.Response) and response.is_closed and not isinstance(exc, httpx2.HTTPError):
+        body = getattr(exc, "body", None)
+        return Failure.of_body(body, status=response.status_code, secrets=secrets, headers=response.headers)
+    root = exc
+    # "Connection error." says nothing; the reason is the cause that the HTTP client gave.
+    while not isinstance(root, httpx2.HTTPError) and isinstance(root.__cause__, Exception):
+        root = root.__cause__
+    return Failure(kind=_kind(root), message=clean(str(root) or type(root).__name__, secrets))
+
+
+def _kind(exc: BaseException) -> Kind:
+    import anyio
+    import httpx2
+
+    kinds: tuple[tuple[tuple[type[BaseException], ...], Kind], ...] = (
+        ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError), "connect"),
+        ((httpx2.TimeoutException, TimeoutError), "timeout"),
+        ((httpx2.UnsupportedProtocol, httpx2.InvalidURL), "address"),
+        ((httpx2.LocalProtocolError, UnicodeEncodeError), "key"),
+        ((httpx2.DecodingError, BadReply, ValueError), "reply"),
+        ((httpx2.TransportError, anyio.EndOfStream, OSError), "cut"),
+    )
+    return next((kind for types, kind in kinds if isinstance(exc, types)), "other")
