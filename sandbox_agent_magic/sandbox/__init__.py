@@ -1,1 +1,7 @@
+"""Isolation on this machine: bubblewrap, a system call filter, limits, and the proof that they hold."""
 
+from .canary import Attempt
+from .limits import SandboxLimits
+from .process import SandboxProcess, sandbox_uid
+
+__all__ = ["Attempt", "SandboxLimits", "SandboxProcess", "sandbox_uid"]

@@ -1,0 +1,299 @@
+"""The one folder that code in a sandbox may write to, seen from the host.
+
+Whatever lies in there may have been put there by hostile code. So every file is opened step by step from the folder's
+own descriptor without following symbolic links, and only regular files count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+from .errors import WorkspaceError
+from .types import FileInfo
+
+MAX_FILES = 10_000
+"""Files that a listing shows at most."""
+MAX_DEPTH = 20
+_CHUNK = 1 << 20
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_SECRETS = (
+    ".aws",
+    ".azure",
+    ".docker",
+    ".env",
+    ".git-credentials",
+    ".gnupg",
+    ".kube",
+    ".netrc",
+    ".npmrc",
+    ".pgpass",
+    ".pypirc",
+    ".ssh",
+    "credentials.json",
+    "id_ed25519",
+    "id_rsa",
+    "pip.conf",
+)
+_SYSTEM = (
+    "bin",
+    "boot",
+    "dev",
+    "etc",
+    "lib",
+    "lib64",
+    "opt",
+    "proc",
+    "root",
+    "run",
+    "sbin",
+    "srv",
+    "sys",
+    "usr",
+    "var",
+)
+
+Snapshot: TypeAlias = dict[str, tuple[int, int, int]]
+"""Names of files to size, time of change and inode number."""
+
+
+class Workspace:
+    """A folder shared with a sandbox: a temporary one that `close` removes, or one that the reader gave.
+
+    Args:
+        folder: an existing folder; None makes a temporary one.
+        uid: as root, the user that the sandbox runs as. The folder belongs to that user until `close`.
+
+    Raises:
+        WorkspaceError: the folder does not exist, or holds what a sandbox must not reach.
+    """
+
+    def __init__(self, folder: Path | None = None, *, uid: int | None = None) -> None:
+        self.temporary = folder is None
+        self._uid = uid
+        if folder is None:
+            self.path = Path(tempfile.mkdtemp(prefix="sandbox-workspace-")).resolve()
+        else:
+            self.path = folder.expanduser().resolve()
+            _refuse_unsafe(self.path)
+        self._root = os.open(self.path, _FOLDER_FLAGS)
+        self._owner = os.fstat(self._root).st_uid, os.fstat(self._root).st_gid
+        if uid is not None:
+            os.fchown(self._root, uid, uid)
+
+    def put(self, source: Path, name: str) -> FileInfo:
+        """Copy the host's file `source` into the workspace as `name`, replacing what is there.
+
+        Raises:
+            WorkspaceError: the name leaves the workspace, or the file cannot be read or written.
+        """
+        parts = _parts(name)
+        with _explained(f"Cannot copy {source} into the workspace."), open(source, "rb") as reader:
+            folder = self._open_folder(parts[:-1], create=True)
+            with _closing(folder):
+                size = self._write(folder, parts[-1], reader.fileno())
+        return FileInfo("/".join(parts), size)
+
+    def get(self, name: str, destination: Path) -> None:
+        """Copy the workspace's file `name` to `destination` on the host.
+
+        Raises:
+            WorkspaceError: it is not a regular file of the workspace, or cannot be copied.
+        """
+        parts = _parts(name)
+        with _explained(f"Cannot copy {name} out of the workspace."):
+            folder = self._open_folder(parts[:-1])
+            with _closing(folder), _closing(_open_regular(folder, parts[-1])) as reader:
+                destination = destination / parts[-1] if destination.is_dir() else destination
+                part, temporary = tempfile.mkstemp(dir=destination.parent, prefix=".part-")
+                try:
+                    with _closing(part):
+                        _copy(reader, part)
+                        os.fchmod(part, 0o644)
+                    os.replace(temporary, destination)
+                except BaseException:
+                    os.unlink(temporary)
+                    raise
+
+    def list(self) -> tuple[FileInfo, ...]:
+        """Regular files, sorted by name; at most `MAX_FILES`."""
+        return tuple(FileInfo(name, size) for name, (size, _, _) in sorted(self.snapshot().items()))
+
+    def snapshot(self) -> Snapshot:
+        """What `changes` compares with."""
+        found: Snapshot = {}
+        for name, info in self._walk(self._root, "", MAX_DEPTH):
+            found[name] = (info.st_size, info.st_mtime_ns, info.st_ino)
+            if len(found) >= MAX_FILES:
+                break
+        return found
+
+    def changes(self, before: Snapshot) -> tuple[FileInfo, ...]:
+        """Files that are new or changed since `before`."""
+        after = self.snapshot()
+        return tuple(FileInfo(name, after[name][0]) for name in sorted(after) if before.get(name) != after[name])
+
+    def close(self) -> None:
+        """Remove a temporary workspace; give a reader's folder back. The sandbox must have ended. Idempotent."""
+        if self._root < 0:
+            return
+        if self._uid is not None and not self.temporary:
+            self._give_back(self._root, MAX_DEPTH)
+        os.close(self._root)
+        self._root = -1
+        if self.temporary:
+            _remove(self.path)
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _open_folder(self, parts: tuple[str, ...], *, create: bool = False) -> int:
+        """A descriptor of the subfolder `parts`; the caller closes it."""
+        current = os.dup(self._root)
+        for part in parts:
+            with _closing(current):
+                if create:
+                    with contextlib.suppress(FileExistsError):
+                        os.mkdir(part, 0o755, dir_fd=current)
+                        if self._uid is not None:
+                            os.chown(part, self._uid, self._uid, dir_fd=current, follow_symlinks=False)
+                current = os.open(part, _FOLDER_FLAGS, dir_fd=current)
+        return current
+
+    def _write(self, folder: int, name: str, reader: int) -> int:
+        """Write under a new name, then rename: a planted link or pipe is replaced, never opened."""
+        temporary = f".part-{os.getpid()}-{os.urandom(6).hex()}"
+        writer = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        try:
+            with _closing(writer):
+                size = _copy(reader, writer)
+                if self._uid is not None:
+                    os.fchown(writer, self._uid, self._uid)
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(temporary, dir_fd=folder)
+            raise
+        return size
+
+    def _walk(self, folder: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result]]:
+        """Regular files below the open `folder`, never through a link. What cannot be read is left out."""
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.isprintable():
+                    continue
+                with contextlib.suppress(OSError):
+                    info = entry.stat(follow_symlinks=False)
+                    if stat.S_ISREG(info.st_mode):
+                        yield prefix + entry.name, info
+                    elif stat.S_ISDIR(info.st_mode) and depth > 0:
+                        with _closing(os.open(entry.name, _FOLDER_FLAGS, dir_fd=folder)) as below:
+                            yield from self._walk(below, f"{prefix}{entry.name}/", depth - 1)
+
+    def _give_back(self, folder: int, depth: int) -> None:
+        """Hand everything that belongs to the sandbox's user to the folder's owner."""
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    info = entry.stat(follow_symlinks=False)
+                    if info.st_uid == self._uid:
+                        os.chown(entry.name, *self._owner, dir_fd=folder, follow_symlinks=False)
+                    if stat.S_ISDIR(info.st_mode) and depth > 0:
+                        with _closing(os.open(entry.name, _FOLDER_FLAGS, dir_fd=folder)) as below:
+                            self._give_back(below, depth - 1)
+        os.fchown(folder, *self._owner) if os.fstat(folder).st_uid == self._uid else None
+
+
+def _refuse_unsafe(folder: Path) -> None:
+    """Raise unless `folder` may be handed to code that nobody has read."""
+    reason = ""
+    home = Path.home().resolve()
+    environment = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
+    if not folder.is_dir():
+        reason = "it is not a folder"
+    elif folder == Path("/") or (folder.parent == Path("/") and folder.name in _SYSTEM):
+        reason = "it belongs to the system"
+    elif home.is_relative_to(folder):
+        reason = "it holds your home folder"
+    elif any(
+        path.is_relative_to(folder) or folder.is_relative_to(path) for path in environment if path != Path("/usr")
+    ):
+        reason = "it holds the Python environment, which code could change"
+    else:
+        secrets = [name for name in _SECRETS if os.path.lexists(folder / name)]
+        reason = f"it holds {', '.join(secrets)}, which may be secret" if secrets else ""
+    if reason:
+        raise WorkspaceError(
+            f"The folder {folder} cannot be a workspace.",
+            why=f"Code in the sandbox may read and write all of a workspace, and {reason}.",
+            hint="Give a folder of its own for the data, or none: a temporary one is made.",
+        )
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """The steps of a relative name."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or not name.isprintable():
+        raise WorkspaceError(
+            f"{name!r} is not a name of a file in the workspace.",
+            why="It must be relative and stay inside.",
+        )
+    return parts
+
+
+def _open_regular(folder: int, name: str) -> int:
+    """A descriptor to read `name`; O_NONBLOCK so that a planted pipe cannot hang us."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is not a regular file")
+    return descriptor
+
+
+def _copy(reader: int, writer: int) -> int:
+    """Copy as many bytes as the file has now, so that one that grows ends too."""
+    left = os.fstat(reader).st_size
+    done = 0
+    while left > 0 and (data := os.read(reader, min(left, _CHUNK))):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(writer, view) :]
+        left -= len(data)
+        done += len(data)
+    return done
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(message: str) -> Iterator[None]:
+    """Turn the operating system's errors into ours."""
+    reason = ""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise WorkspaceError(message, why=reason)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a tree in which code may have locked folders. Runs after the code has ended; rmtree follows no links."""
+    with contextlib.suppress(OSError):
+        for current, folders, _ in os.walk(folder):
+            for name in folders:
+                path = os.path.join(current, name)
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+    shutil.rmtree(folder, ignore_errors=True)
