@@ -1,0 +1,1 @@
+"""Measures against floors, both sides in the same run: `make bench`."""
