@@ -7,11 +7,13 @@ model sees data only where its code prints it.
 from __future__ import annotations
 
 import csv
+import difflib
 import itertools
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from .errors import UsageError
 from .types import FileInfo, FileNote
 
 _TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}
@@ -21,6 +23,32 @@ _SAMPLE_ROWS = 500
 _MAX_COLUMNS = 60
 _MAX_NAME = 60
 _MISSING = {"", "na", "nan", "null", "none", "n/a"}
+
+
+def existing_files(paths: Iterable[Path]) -> list[Path]:
+    """The files that the reader named, `~` expanded.
+
+    Raises:
+        UsageError: one is missing or a folder, or two different ones have the same name.
+    """
+    found: dict[str, Path] = {}
+    for path in (path.expanduser() for path in paths):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder.", hint="Send files one by one: -f a.csv -f b.csv")
+        if not path.is_file():
+            raise UsageError(f"There is no file {path}.", hint=_nearest(path))
+        other = found.setdefault(path.name, path)
+        if other.resolve() != path.resolve():
+            raise UsageError(f"Two files are named {path.name}.", why=f"{other} and {path}", hint="Rename one of them.")
+    return list(found.values())
+
+
+def _nearest(path: Path) -> str:
+    try:
+        near = difflib.get_close_matches(path.name, [entry.name for entry in path.parent.iterdir()], n=1)
+    except OSError:
+        near = []
+    return f"Did you mean {path.parent / near[0]}?" if near else "Paths are relative to the working directory."
 
 
 def describe_file(path: Path, info: FileInfo) -> FileNote:

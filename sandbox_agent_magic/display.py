@@ -49,7 +49,7 @@ UpdateHook = Callable[[dict[str, JSON]], None]
 """Shows a mime bundle in place of the one before."""
 
 
-def summary(result: RunResult, *, label: str = "") -> str:
+def summary(result: RunResult) -> str:
     """One line on how a run ended: status, steps, time, tokens, cost, who did it."""
     usage = result.usage
     failed = sum(step.result.status != "ok" for step in result.steps)
@@ -64,7 +64,7 @@ def summary(result: RunResult, *, label: str = "") -> str:
         f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out",
         cost,
         f"{result.provider} {result.model} in {result.executor}",
-        label,
+        result.label,
     ]
     line = " · ".join(part for part in parts if part)
     return f"{line}\n{result.reason}" if result.reason else line
@@ -75,12 +75,10 @@ class NotebookDisplay:
 
     Args:
         update: shows a mime bundle in place of the one before.
-        label: shown at the end, such as "small local model, may be wrong".
     """
 
-    def __init__(self, update: UpdateHook, *, label: str = "") -> None:
+    def __init__(self, update: UpdateHook) -> None:
         self._update = update
-        self._label = label
         self._began = time.monotonic()
         self._drawn = 0.0
         self._doing = "starting"
@@ -124,7 +122,7 @@ class NotebookDisplay:
         self._show(f"Agent: {self._doing} · {now - self._began:.0f} s", tail)
 
     def _finish(self, result: RunResult) -> None:
-        self._show(summary(result, label=self._label), "")
+        self._show(summary(result), "")
 
     def _show(self, line: str, tail: str) -> None:
         head = escape(line).replace("\n", "<br>")
@@ -154,13 +152,11 @@ class TextDisplay:
 
     Args:
         out: where to write.
-        label: shown at the end.
         stream: whether the model's words are shown as they come.
     """
 
-    def __init__(self, out: TextIO, *, label: str = "", stream: bool = True) -> None:
+    def __init__(self, out: TextIO, *, stream: bool = True) -> None:
         self._out = out
-        self._label = label
         self._stream = stream
         self._open_line = False
 
@@ -179,7 +175,7 @@ class TextDisplay:
         elif isinstance(event, RetryScheduled):
             self._line(f"{event.reason} Retry {event.attempt} in {event.wait_s:.1f} s.")
         elif isinstance(event, RunFinished):
-            self._line(summary(event.result, label=self._label))
+            self._line(summary(event.result))
         self._out.flush()
 
     def fail(self, line: str) -> None:

@@ -22,11 +22,17 @@ class SandboxAgentError(Exception):
         self.message = message
         self.why = why
         self.hint = hint
+        self.detailed = True
+        """Whether all lines are shown, or only the first (DETAILED_ERROR)."""
 
-    def lines(self, *, detailed: bool = True) -> list[str]:
-        """The message as at most three lines of text; only the first unless `detailed`."""
-        parts = [self.message, self.why, self.hint] if detailed else [self.message]
+    def lines(self) -> list[str]:
+        """The message as at most three lines of text."""
+        parts = [self.message, self.why, self.hint] if self.detailed else [self.message]
         return [" ".join(part.split()) for part in parts if part.strip()]
+
+    def _render_traceback_(self) -> list[str]:
+        """IPython shows these lines instead of a traceback."""
+        return self.lines()
 
     def __str__(self) -> str:
         return "\n".join(self.lines())

@@ -346,6 +346,8 @@ class RunResult:
     provider: str = ""
     model: str = ""
     executor: str = ""
+    label: str = ""
+    """A caution about the model, such as "small local model, may be wrong"."""
     run_id: str = ""
     requests: int = 0
     """Requests that were sent, retries included."""

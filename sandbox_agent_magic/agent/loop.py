@@ -154,6 +154,7 @@ class Agent:
             provider=self._provider.name,
             model=self._provider.model,
             executor=self._executor.name,
+            label=self._provider.traits.label,
             run_id=run_id,
             requests=progress.requests,
             duration_s=self._clock() - began,

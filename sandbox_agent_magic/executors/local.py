@@ -186,7 +186,7 @@ def _caught(shell: InteractiveShell, collector: OutputCollector) -> Iterator[Non
     from IPython.core.displayhook import CapturingDisplayHook
     from IPython.core.displaypub import CapturingDisplayPublisher
 
-    class Publisher(CapturingDisplayPublisher):  # type: ignore[misc]  # untyped base
+    class Publisher(CapturingDisplayPublisher):
         def publish(self, data: dict[str, JSON], metadata: dict[str, JSON] | None = None, **_: object) -> None:
             collector.add({"output_type": "display_data", "data": dict(data), "metadata": dict(metadata or {})})
 

@@ -51,7 +51,8 @@ class CellPlan:
             if last is not None:
                 cells += [self._code_cell(each) for each in (*needed_failures(last, self._held), last)]
         if result.answer:
-            cells.append(self._cell("markdown", clean_markdown(result.answer), None, usage=result.usage))
+            label = f"\n\n*({result.label})*" if result.label else ""
+            cells.append(self._cell("markdown", clean_markdown(result.answer) + label, None, usage=result.usage))
         return cells
 
     def _code_cell(self, step: Step) -> NotebookCell:

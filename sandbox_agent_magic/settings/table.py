@@ -144,9 +144,11 @@ class Settings:
     detailed_error: bool = option(True, "errors in up to three lines; false: one", section=_SHOW)
     debug: bool = option(False, "full tracebacks of this package's own errors", section=_SHOW)
 
-    sources: Mapping[str, str] = dataclasses.field(default_factory=lambda: MappingProxyType({}), repr=False)
+    sources: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False
+    )
     """Setting's name to where its value came from; defaults are not in it."""
-    env_file: Path | None = None
+    env_file: Path | None = dataclasses.field(default=None, compare=False)
     """The `.env` that was read."""
 
     def source(self, name: str) -> str:

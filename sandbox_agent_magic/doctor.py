@@ -1,0 +1,125 @@
+"""What works here and why not: for `sandbox-agent doctor`, `%agent` and `%agent config`."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .errors import SandboxAgentError
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from .session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What was found, or what failed and what to do, on one or more lines."""
+
+
+def checks(settings: Settings) -> list[Check]:
+    """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider."""
+    return [_python(), _provider(settings), _sandbox(), _model(settings), _front_end()]
+
+
+def config_text(settings: Settings) -> str:
+    """The settings with their values and sources, secrets masked."""
+    lines = []
+    if settings.env_file is not None:
+        lines.append(f".env: {settings.env_file}")
+    for row, value, source in settings.describe():
+        lines.append(f"{row.name:24} {value or '-':24} {source}")
+    return "\n".join(lines)
+
+
+def status_text(session: Session) -> str:
+    """What the agent of this kernel would use and has used."""
+    from .providers import select
+
+    settings = session.settings()
+    try:
+        provider = select(settings) if settings.agent_provider == "auto" else settings.agent_provider
+    except SandboxAgentError as exc:
+        provider = "none: " + " ".join(exc.lines())
+    usage = session.usage
+    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
+    running = ", ".join(session.running) or "not started"
+    return "\n".join(
+        [
+            f"provider      {provider}{f', model {settings.model}' if settings.model else ''}",
+            f"executor      {settings.agent_executor} ({running})",
+            f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
+            f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
+            "more          %agent config, %agent reset, %%agent?",
+        ]
+    )
+
+
+def _python() -> Check:
+    return Check(
+        "python", True, f"{platform.python_implementation()} {platform.python_version()} on {platform.system()}"
+    )
+
+
+def _provider(settings: Settings) -> Check:
+    from .providers import create
+
+    try:
+        provider = create(settings)
+    except SandboxAgentError as exc:
+        return Check("provider", False, "\n".join(exc.lines()))
+    try:
+        if provider.traits.small:
+            return Check(
+                "provider", True, f"{provider.name}, model {provider.model} (its server starts at the first request)"
+            )
+        names = provider.models()
+    except SandboxAgentError as exc:
+        return Check("provider", False, "\n".join(exc.lines()))
+    finally:
+        provider.close()
+    known = provider.model in names
+    listed = "" if known or not names else f", which is not among the {len(names)} models that the server lists"
+    return Check("provider", True, f"{provider.name}, model {provider.model}{listed}")
+
+
+def _sandbox() -> Check:
+    from .executors import create
+
+    try:
+        executor = create("sandbox")
+        try:
+            result = executor.execute("1 + 1", timeout_s=30, on_output=lambda _: None)
+        finally:
+            executor.shutdown()
+    except SandboxAgentError as exc:
+        return Check("sandbox", False, "\n".join(exc.lines()))
+    return Check("sandbox", result.status == "ok", f"holds; first result in {result.duration_s:.1f} s")
+
+
+def _model(settings: Settings) -> Check:
+    from . import model_store
+
+    try:
+        path = model_store.resolve(settings.agent_local_model)
+    except SandboxAgentError as exc:
+        return Check("embedded model", False, "\n".join(exc.lines()))
+    if importlib.util.find_spec("xllamacpp") is None:
+        hint = 'pip install "sandbox-agent-magic[local]"'
+        return Check("embedded model", False, f"{path} is there, but xllamacpp is not installed.\nInstall it: {hint}")
+    return Check("embedded model", True, str(path))
+
+
+def _front_end() -> Check:
+    return Check(
+        "notebook",
+        True,
+        "code and outputs appear inside the agent cell; sandbox-agent run and expand make real cells of them",
+    )

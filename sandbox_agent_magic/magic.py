@@ -1,0 +1,264 @@
+"""`%%agent`, `%agent` and `%%sandbox`. Kept thin: it parses lines, and shows what the session gives."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from IPython.core.error import UsageError as IPythonUsageError
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from .errors import SandboxAgentError, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .session import Session, Watcher
+    from .types import JSON, ExecutionResult, Output, RunResult
+
+_SUBCOMMANDS = ("status", "config", "reset")
+
+
+class AgentInterrupted(KeyboardInterrupt):
+    """The reader stopped the agent: Run All stops too, and one line is shown instead of a traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return ["Interrupted. The steps that had finished are kept."]
+
+
+@magics_class
+class AgentMagics(Magics):
+    """One kernel's conversation with the agent."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The kernel's session, made at the first use."""
+        if self._session is None:
+            from .session import Session
+
+            self._session = Session()
+        return self._session
+
+    @no_var_expand  # braces and dollars in a line or a prompt are data
+    @magic_arguments(name="%%agent")
+    @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
+    @argument("-m", "--model", help="model name, as the provider knows it")
+    @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
+    @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
+    @argument("--temperature", help="sampling temperature, 0 to 2")
+    @argument("--max-iterations", help="model turns of this cell")
+    @argument("--max-retry", help="retries of one failed request")
+    @argument("--timeout", help="seconds that one piece of code may run")
+    @argument("--keep", choices=("ok", "all", "final"), default="ok", help="steps that become cells: those that worked")
+    @argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    @argument("--yes", action="store_true", help="consent to run code in your own kernel (--executor local)")
+    @cell_magic("agent")
+    def agent_cell(self, line: str, cell: str) -> None:
+        """Let a model write and run code for this cell's text; what worked becomes cells below."""
+        with self._plain_errors():
+            options = _parse(self.agent_cell.parser, line)
+            if options.output is not None and not options.output.isidentifier():
+                raise UsageError(
+                    f"{options.output!r} cannot be a variable's name.", hint="Use letters, digits and _ only."
+                )
+            result = self._run(options, cell)
+            if options.output is not None:
+                self.shell.user_ns[options.output] = result
+        if result.status == "interrupted":
+            raise AgentInterrupted
+
+    @no_var_expand
+    @line_magic("agent")
+    def agent_line(self, line: str) -> None:
+        """`%agent` shows the agent's state, `%agent config` the settings, `%agent reset` starts a new conversation."""
+        command = line.strip() or "status"
+        with self._plain_errors():
+            if command not in _SUBCOMMANDS:
+                raise UsageError(
+                    f"There is no %agent {command.split()[0]}.",
+                    hint=f"Write %agent {' or %agent '.join(_SUBCOMMANDS)}; a request goes into a %%agent cell.",
+                )
+            if command == "reset":
+                self.session.reset()
+                print("New conversation. The sandbox's variables and files are gone.")
+            else:
+                from .doctor import config_text, status_text
+
+                print(config_text(self.session.settings()) if command == "config" else status_text(self.session))
+
+    @no_var_expand
+    @cell_magic("sandbox")
+    def sandbox_cell(self, line: str, cell: str) -> None:
+        """Run this cell in the agent's sandbox, beside the agent's own variables."""
+        with self._plain_errors():
+            if line.strip():
+                raise UsageError(f"%%sandbox takes no options, but got {line.strip()!r}.", hint="Leave the line empty.")
+            result = self.session.execute(cell, on_output=self._show_output, cell_id=_cell_id(self.shell))
+            if result.state_lost:
+                print("The sandbox was restarted: its variables are gone, its files are there.", file=sys.stderr)
+        if result.error is not None or result.status != "ok":
+            raise _as_exception(result)
+
+    def close(self) -> None:
+        """End the session, if there is one."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _run(self, options: argparse.Namespace, cell: str) -> RunResult:
+        from .context import hints
+        from .types import RunRequest
+
+        files = tuple(Path(name) for name in options.file)
+        overrides = {
+            "agent_provider": options.provider,
+            "model": options.model,
+            "agent_executor": options.executor,
+            "temperature": options.temperature,
+            "max_iterations": options.max_iterations,
+            "max_retry": options.max_retry,
+            "agent_cell_timeout": options.timeout,
+        }
+        anchor = _cell_id(self.shell)
+        isolated = (options.executor or "sandbox") != "local"
+        hidden = self.shell.user_ns_hidden
+        variables = {name: value for name, value in self.shell.user_ns.items() if name not in hidden}
+        for hint in hints(cell, folder=Path.cwd(), sent=files, variables=variables, isolated=isolated):
+            print(hint)
+        return self.session.run(
+            RunRequest(cell, files=files, keep=options.keep, cell_id=anchor),
+            overrides=overrides,
+            yes=options.yes,
+            watcher=self._watcher(),
+            writer=self._writer(anchor),
+        )
+
+    def _publish(self, bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
+        self.shell.display_pub.publish(data=bundle, metadata=metadata)
+
+    def _watcher(self) -> Watcher:
+        from .display import NotebookDisplay, TextDisplay
+
+        if not hasattr(self.shell, "kernel"):  # a terminal shows text only, and cannot update it in place
+            return TextDisplay(sys.stdout)
+        import secrets
+
+        transient = {"display_id": secrets.token_hex(8)}
+        shown = False
+
+        def update(bundle: dict[str, JSON]) -> None:
+            nonlocal shown
+            self.shell.display_pub.publish(data=bundle, metadata={}, transient=transient, update=shown)
+            shown = True
+
+        return NotebookDisplay(update)
+
+    def _writer(self, anchor: str | None):  # type: ignore[no-untyped-def]
+        if not hasattr(self.shell, "kernel"):
+            return None
+        from .notebook.publish import CellPublisher
+
+        return lambda run_id: CellPublisher(self._publish, run_id=run_id, anchor=anchor)
+
+    def _show_output(self, output: Output) -> None:
+        if output["output_type"] == "stream":
+            print(output["text"], end="", file=sys.stderr if output["name"] == "stderr" else sys.stdout, flush=True)
+        elif output["output_type"] != "error":
+            self._publish(dict(output["data"]), dict(output["metadata"]))
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Our errors are shown as at most three lines; with DEBUG=true, their traceback comes first."""
+        try:
+            yield
+        except SandboxAgentError as exc:
+            try:
+                settings = self.session.settings()
+            except SandboxAgentError:
+                raise exc from None  # the settings themselves are what is wrong
+            exc.detailed = settings.detailed_error
+            if settings.debug:
+                import traceback
+
+                traceback.print_exc()
+            raise exc from None
+        except KeyboardInterrupt:
+            raise AgentInterrupted from None
+
+
+def _parse(parser: argparse.ArgumentParser, line: str) -> argparse.Namespace:
+    """The line's options; a mistake in it is one clear line."""
+    try:
+        words = shlex.split(line)
+    except ValueError as exc:
+        raise UsageError(f"The %%agent line cannot be read: {exc}.", hint="Close the quotation marks.") from None
+    try:
+        options, rest = parser.parse_known_args(words)
+    except IPythonUsageError as exc:
+        raise UsageError(f"%%agent: {exc}", hint="%%agent? shows the options.") from None
+    if rest:
+        import difflib
+
+        known = [text for action in parser._actions for text in action.option_strings]
+        near = difflib.get_close_matches(rest[0], known, n=1)
+        if rest[0].startswith("-"):
+            hint = f"Did you mean {near[0]}?" if near else "%%agent? shows the options."
+            raise UsageError(f"%%agent has no option {rest[0]}.", hint=hint)
+        raise UsageError(f"%%agent does not understand {rest[0]!r}.", hint="The request goes below the %%agent line.")
+    return options
+
+
+def _cell_id(shell: InteractiveShell) -> str | None:
+    """The id of the cell that runs, where the front end says it (JupyterLab and Notebook 7 do)."""
+    get_parent = getattr(shell, "get_parent", None)
+    parent = get_parent() if get_parent is not None else None
+    metadata = parent.get("metadata") if isinstance(parent, dict) else None
+    found = metadata.get("cellId") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _as_exception(result: ExecutionResult) -> BaseException:
+    """The sandbox's error as an exception here, so that the cell fails as any cell would."""
+    error = result.error
+    if result.status == "interrupted":
+        return AgentInterrupted()
+    name = error.ename if error is not None and error.ename.isidentifier() else "SandboxError"
+    lines = list(error.traceback) if error is not None else []
+    text = error.evalue if error is not None else f"the code ended with status {result.status}"
+
+    def render(_self: BaseException) -> list[str]:
+        return lines or [f"{name}: {text}"]
+
+    made: BaseException = type(name, (Exception,), {"_render_traceback_": render})(text)
+    return made
+
+
+def register(shell: InteractiveShell) -> None:
+    """Register the magics with `shell`, once."""
+    import atexit
+
+    magics = AgentMagics(shell)
+    shell.register_magics(magics)
+    atexit.register(magics.close)
+
+
+def unregister(shell: InteractiveShell) -> None:
+    """Close the session; the magics' names go too."""
+    magics = shell.magics_manager.registry.get("AgentMagics")
+    if magics is not None:
+        magics.close()
+    for kind, name in (("cell", "agent"), ("line", "agent"), ("cell", "sandbox")):
+        shell.magics_manager.magics[kind].pop(name, None)

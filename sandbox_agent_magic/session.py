@@ -1,0 +1,302 @@
+"""The composition root: settings, provider, executor, loop and notebook come together here, and live between cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from . import context
+from .agent import Agent
+from .errors import SandboxAgentError, UsageError
+from .executors import create as create_executor
+from .notebook.cells import CellPlan
+from .outputs import cap_text
+from .prompts import result_text
+from .providers import create as create_provider
+from .settings import Settings, load
+from .types import (
+    CellWriter,
+    Event,
+    ExecutionResult,
+    Executor,
+    Limits,
+    Message,
+    OutputHook,
+    Provider,
+    RunFinished,
+    RunRequest,
+    RunResult,
+    StepFinished,
+    Usage,
+    Verdict,
+)
+
+_SHORT_NAMES = {"provider": "agent_provider", "executor": "agent_executor", "timeout": "agent_cell_timeout"}
+_NOTE_BYTES = 800
+"""Of a cell that the reader ran in the sandbox: enough for the model to know what exists."""
+_MAX_CACHED_PROVIDERS = 4
+
+
+class Watcher(Protocol):
+    """Shows a run to the reader."""
+
+    def __call__(self, event: Event) -> None:
+        """Take one event."""
+
+    def fail(self, line: str) -> None:
+        """The run ended by an error."""
+
+
+@dataclass(slots=True)
+class _Turn:
+    """What one cell added to the conversation."""
+
+    cell_id: str | None
+    messages: list[Message] = field(default_factory=list)
+
+
+class _OpenGate:
+    """Lets everything pass; consent to the local executor is asked for before a run begins."""
+
+    def allow_request(self, estimate: Usage) -> Verdict:  # noqa: ARG002
+        return Verdict(True)
+
+    def allow_code(self, code: str) -> Verdict:  # noqa: ARG002
+        return Verdict(True)
+
+
+class Session:
+    """One conversation with its sandbox. A context manager; close it when done.
+
+    Args:
+        workspace: folder that the sandbox works in; a temporary one unless given.
+        **settings: any setting by its name in lower case, such as `agent_provider="local"` or `temperature=0`;
+            `provider`, `executor` and `timeout` are short for `agent_provider`, `agent_executor`, `agent_cell_timeout`.
+            They win over the environment and `.env`.
+
+    Raises:
+        SettingsError: a setting is unknown or has a bad value.
+    """
+
+    def __init__(self, *, workspace: Path | str | None = None, **settings: object) -> None:
+        self._arguments = {_SHORT_NAMES.get(name, name): value for name, value in settings.items()}
+        self._workspace = Path(workspace) if workspace is not None else None
+        self._turns: list[_Turn] = []
+        self._providers: dict[tuple[str, Settings], Provider] = {}
+        self._executors: dict[str, Executor] = {}
+        self.usage = Usage()
+        """Of all runs of this session."""
+        self.settings()
+
+    def settings(self, overrides: Mapping[str, object] | None = None) -> Settings:
+        """The settings as they are now; the `.env` is read again."""
+        given = {name: value for name, value in (overrides or {}).items() if value is not None}
+        return load({**self._arguments, **given})
+
+    # ---- the main job -------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        prompt: str,
+        *,
+        files: Sequence[Path | str] = (),
+        overrides: Mapping[str, object] | None = None,
+        yes: bool = False,
+        watcher: Watcher | None = None,
+    ) -> RunResult:
+        """Work on `prompt` until there is an answer or a limit is reached.
+
+        Args:
+            prompt: the request.
+            files: copied into the workspace and announced to the model.
+            overrides: settings for this run, by name in lower case; they win over the session's.
+            yes: consent to run code in this process, with `executor="local"`.
+            watcher: shows the run as it goes.
+
+        Raises:
+            UsageError: the prompt is empty, a file is missing, or consent is.
+            SettingsError: a setting is bad or missing.
+            ProviderError: a request failed for good.
+            ExecutorError: code cannot be run.
+        """
+        request = RunRequest(prompt, files=tuple(Path(file) for file in files))
+        return self.run(request, overrides=overrides, yes=yes, watcher=watcher)
+
+    def run(
+        self,
+        request: RunRequest,
+        *,
+        overrides: Mapping[str, object] | None = None,
+        yes: bool = False,
+        watcher: Watcher | None = None,
+        writer: Callable[[str], CellWriter] | None = None,
+    ) -> RunResult:
+        """Like `ask`, with the cells going to `writer` (called once with the run's id)."""
+        settings = self.settings(overrides)
+        if not request.prompt.strip():
+            raise UsageError("There is no request.", hint="Write what you want below the %%agent line.")
+        files = context.existing_files(request.files)
+        executor = self._executor(settings, yes=yes)
+        provider = self._provider(settings)
+        executor.start()  # it comes up while the first request is in flight
+        run_id = secrets.token_hex(6)
+        plan = CellPlan(
+            run_id,
+            keep=request.keep,
+            cell_magic=executor.capabilities.cell_magic,
+            provenance={"provider": provider.name, "model": provider.model, "executor": executor.name},
+        )
+        agent = Agent(
+            provider,
+            executor,
+            limits=_limits(settings),
+            temperature=settings.temperature,
+            system_message=settings.system_message,
+        )
+        emit = _Emitter(watcher, writer(run_id) if writer else None, plan)
+        conversation = self._conversation_before(request.cell_id)
+        known = len(conversation)
+        try:
+            prompt = self._announce(request.prompt.strip(), files, executor)
+            result = agent.run(prompt, conversation, emit=emit, gate=_OpenGate(), run_id=run_id)
+        except SandboxAgentError as exc:
+            if watcher is not None:
+                watcher.fail(exc.message)
+            raise
+        finally:
+            self._turns.append(_Turn(request.cell_id, conversation[known:]))
+        self.usage += result.usage
+        return result
+
+    def execute(self, code: str, *, on_output: OutputHook, cell_id: str | None = None) -> ExecutionResult:
+        """Run the reader's own code in the sandbox, and let the model know of it.
+
+        Raises:
+            ExecutorError: code cannot be run.
+        """
+        settings = self.settings()
+        executor = self._executor_named("sandbox")
+        result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
+        note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
+        note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
+        self._conversation_before(cell_id)
+        self._turns.append(_Turn(cell_id, [Message("user", note)]))
+        return result
+
+    # ---- life ---------------------------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """Forget the conversation and start the sandbox afresh: variables and files of the sandbox are gone."""
+        self._turns.clear()
+        for executor in self._executors.values():
+            executor.shutdown()
+        self._executors.clear()
+
+    def close(self) -> None:
+        """End what this session started. A shared model server goes on until it is idle."""
+        self.reset()
+        for provider in self._providers.values():
+            provider.close()
+        self._providers.clear()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def turns(self) -> int:
+        """Cells that the conversation remembers."""
+        return len(self._turns)
+
+    @property
+    def running(self) -> list[str]:
+        """Names of the executors that were started."""
+        return list(self._executors)
+
+    def executor(self, name: str = "sandbox") -> Executor:
+        """The session's executor of that name, made if need be. The session closes it."""
+        return self._executor_named(name)
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _conversation_before(self, cell_id: str | None) -> list[Message]:
+        """All earlier messages; those of the same cell's earlier run are forgotten."""
+        if cell_id is not None:
+            self._turns = [turn for turn in self._turns if turn.cell_id != cell_id]
+        return [message for turn in self._turns for message in turn.messages]
+
+    def _announce(self, prompt: str, files: Sequence[Path], executor: Executor) -> str:
+        notes = [context.describe_file(file, executor.put_file(file, file.name)) for file in files]
+        announcement = context.files_text(notes)
+        return f"{announcement}\n\n{prompt}" if announcement else prompt
+
+    def _provider(self, settings: Settings) -> Provider:
+        # Settings that do not concern the provider would needlessly give a second connection.
+        relevant = dataclasses.replace(settings, max_iterations=1, max_retry=0, temperature=0.0, agent_cell_timeout=1.0)
+        key = (settings.agent_provider, relevant)
+        if key not in self._providers:
+            made = create_provider(settings)
+            while len(self._providers) >= _MAX_CACHED_PROVIDERS:
+                self._providers.pop(next(iter(self._providers))).close()
+            self._providers[key] = made
+        return self._providers[key]
+
+    def _executor(self, settings: Settings, *, yes: bool) -> Executor:
+        name = settings.agent_executor
+        if name == "local":
+            if settings.source("AGENT_EXECUTOR") != "argument":
+                raise UsageError(
+                    "The local executor runs code without a sandbox and must be chosen in the cell itself.",
+                    why=f"AGENT_EXECUTOR=local comes from {settings.source('AGENT_EXECUTOR')}.",
+                    hint="Write %%agent --executor local --yes, or remove that setting to use the sandbox.",
+                )
+            if not yes:
+                raise UsageError(
+                    "The local executor needs your consent.",
+                    why="The model's code would run in your own kernel: it can read, change and delete your files.",
+                    hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
+                )
+        return self._executor_named(name)
+
+    def _executor_named(self, name: str) -> Executor:
+        if name not in self._executors:
+            self._executors[name] = create_executor(name, workspace=self._workspace)
+        return self._executors[name]
+
+
+class _Emitter:
+    """Hands each event to the watcher, and the cells that follow from it to the writer."""
+
+    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan) -> None:
+        self._watcher = watcher
+        self._writer = writer
+        self._plan = plan
+
+    def __call__(self, event: Event) -> None:
+        if self._writer is not None and isinstance(event, StepFinished):
+            for cell in self._plan.step(event.step):
+                self._writer.add(cell)
+        if self._writer is not None and isinstance(event, RunFinished):
+            for cell in self._plan.finish(event.result):
+                self._writer.add(cell)
+            self._writer.finish(event.result)
+        if self._watcher is not None:
+            self._watcher(event)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_iterations=settings.max_iterations,
+        max_retry=settings.max_retry,
+        request_timeout_s=settings.request_timeout,
+        cell_timeout_s=settings.agent_cell_timeout,
+    )
