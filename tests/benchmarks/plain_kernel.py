@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
+from typing import TypedDict
 
 import zmq
 from jupyter_client.session import Session
@@ -23,8 +24,16 @@ ipykernel.kernelapp.launch_new_instance()
 """
 """As in the sandbox: no debugger, no history, ipc."""
 
+
+class Message(TypedDict):
+    """What is looked at in a message."""
+
+    msg_type: str
+    content: dict[str, str]
+
+
 FLAGS = ("--HistoryManager.enabled=False", "--HistoryManager.hist_file=:memory:")
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 
 
 class PlainKernel:
@@ -68,7 +77,7 @@ class PlainKernel:
         self._context.destroy(linger=0)
         self._folder.cleanup()
 
-    def execute(self, code: str) -> list[dict[str, object]]:
+    def execute(self, code: str) -> list[Message]:
         """Run `code`; return its iopub messages once the reply and `idle` are both here."""
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
         request = self._session.send(self._shell, "execute_request", content)
@@ -76,7 +85,7 @@ class PlainKernel:
         poller.register(self._shell, zmq.POLLIN)
         poller.register(self._iopub, zmq.POLLIN)
         deadline = time.monotonic() + PATIENCE_S
-        seen: list[dict[str, object]] = []
+        seen: list[Message] = []
         replied = idle = False
         while not (replied and idle):
             ready = dict(poller.poll(max(0, int((deadline - time.monotonic()) * 1000))))

@@ -13,10 +13,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
-from unittest.mock import patch
 
+from sandbox_agent_magic.outputs import CELLS_MIMETYPE
 from tests.support import model_server
 
+from .plain_kernel import PlainKernel
 from .report import Row
 
 CHUNKS = 200
@@ -45,19 +46,15 @@ TOOLS = [{"type": "function", "function": {"name": "python", "parameters": {"typ
 
 
 @contextlib.contextmanager
-def _null_executor() -> Iterator[None]:
-    """An executor that costs nothing, installed as anybody's would be."""
+def _null_executor() -> Iterator[str]:
+    """An executor that costs nothing, installed as anybody's would be; gives the folder for `sys.path`."""
     with tempfile.TemporaryDirectory() as folder:
         info = Path(folder, "bench_null-0.dist-info")
         info.mkdir()
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bench-null\nVersion: 0\n")
         (info / "entry_points.txt").write_text(ENTRY_POINTS)
         Path(folder, "bench_null.py").write_text(NULL_EXECUTOR)
-        sys.path.insert(0, folder)
-        try:
-            yield
-        finally:
-            sys.path.remove(folder)
+        yield folder
 
 
 @contextlib.contextmanager
@@ -115,27 +112,39 @@ def _cpu_ms(job: Callable[[], None]) -> float:
     return (time.process_time() - begun) * 1000 / TURNS
 
 
+def inside_kernel(url: str, rounds: int) -> None:
+    """Called in a kernel, whose displays go out over zmq: print the CPU milliseconds per turn of both sides."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    os.environ |= {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "bench", "MAX_ITERATIONS": str(TURNS)}
+    shell.run_line_magic("load_ext", "sandbox_agent_magic")
+
+    def ours() -> None:
+        shell.run_line_magic("agent", "reset")
+        shell.run_cell_magic("agent", "-p openai -m scripted -e bench-null", "Go on.")
+
+    plain = partial(_plain_job, url)
+    pairs = [(_cpu_ms(plain), _cpu_ms(ours)) for _ in range(rounds + 1)][1:]  # the first holds the imports
+    print("MEASURED", *(median(side) for side in zip(*pairs, strict=True)))
+
+
 def cpu_per_turn(rounds: int) -> list[Row]:
-    """Both sides in one InteractiveShell whose displays go to the same sink."""
-    from IPython.core.displaypub import CapturingDisplayPublisher
-    from IPython.core.interactiveshell import InteractiveShell
-
-    shell = InteractiveShell.instance()
-    sink = CapturingDisplayPublisher()
-    with _null_executor(), _server() as url, patch.object(shell, "display_pub", sink):
-        settings = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "bench", "MAX_ITERATIONS": "50"}
-        with patch.dict(os.environ, settings):
-            shell.run_line_magic("load_ext", "sandbox_agent_magic")
-
-            def ours() -> None:
-                shell.run_line_magic("agent", "reset")
-                sink.outputs.clear()
-                shell.run_cell_magic("agent", "-p openai -m scripted -e bench-null", "Go on.")
-                if len(sink.outputs) < TURNS:
-                    raise RuntimeError(f"only {len(sink.outputs)} displays: the job did not run")
-
-            plain = partial(_plain_job, url)
-            pairs = [(_cpu_ms(plain), _cpu_ms(ours)) for _ in range(rounds + 1)][1:]  # the first holds the imports
-            shell.run_line_magic("unload_ext", "sandbox_agent_magic")
-    floor, mine = (median(side) for side in zip(*pairs, strict=True))
+    """Both sides in one kernel; their displays are received here."""
+    with _null_executor() as folder, _server() as url, PlainKernel() as kernel:
+        where = str(Path(__file__).parents[2])
+        messages = kernel.execute(
+            f"import sys; sys.path[:0] = {[folder, where]!r}\n"
+            f"from tests.benchmarks.turns import inside_kernel\ninside_kernel({url!r}, {rounds})"
+        )
+    contents = [message["content"] for message in messages]
+    text = "".join(content["text"] for content in contents if content.get("name") == "stdout")
+    if "MEASURED" not in text:
+        raise RuntimeError(
+            next((content["evalue"] for content in contents if "evalue" in content), text or "no output")
+        )
+    published = json.dumps(contents, default=str).count(CELLS_MIMETYPE)
+    if published < (rounds + 1) * (TURNS - 1):
+        raise RuntimeError(f"only {published} cells were displayed")
+    floor, mine = (float(word) for word in text.split("MEASURED")[1].split())
     return [Row(f"CPU of one model turn, {CHUNKS} chunks, displayed", mine, 1.5, "ms", floor, "ratio")]

@@ -25,7 +25,8 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SHIPPED = {Path("demo/demo.ipynb"), Path("demo/seattle-weather.csv")}
 """Comes from `examples/`, not from the package's folder."""
 PIN = re.compile(
-    r"^([A-Za-z0-9._-]+)==([^\s;]+)((?: ;[^\\]*)?)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$", re.MULTILINE
+    r"^([A-Za-z0-9._-]+)(?:\[[a-z0-9,-]+\])?==([^\s;]+)((?: ;[^\\]*)?)((?: \\\n    --hash=sha256:[0-9a-f]{64})+)$",
+    re.MULTILINE,
 )
 
 
