@@ -23,7 +23,9 @@ MAX_FILES = 10_000
 """Files that a listing shows at most."""
 MAX_DEPTH = 20
 _CHUNK = 1 << 20
-_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Windows has none of these flags; there the module is imported, but no sandbox runs.
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_FOLDER_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | _NO_FOLLOW
 _SECRETS = (
     ".aws",
     ".azure",
@@ -169,7 +171,7 @@ class Workspace:
     def _write(self, folder: int, name: str, reader: int) -> int:
         """Write under a new name, then rename: a planted link or pipe is replaced, never opened."""
         temporary = f".part-{os.getpid()}-{os.urandom(6).hex()}"
-        writer = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder)
+        writer = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o644, dir_fd=folder)
         try:
             with _closing(writer):
                 size = _copy(reader, writer)
@@ -213,16 +215,14 @@ def _refuse_unsafe(folder: Path) -> None:
     """Raise unless `folder` may be handed to code that nobody has read."""
     reason = ""
     home = Path.home().resolve()
-    environment = [Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()]
+    environment = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()} - {Path("/usr")}
     if not folder.is_dir():
         reason = "it is not a folder"
     elif folder == Path("/") or (folder.parent == Path("/") and folder.name in _SYSTEM):
         reason = "it belongs to the system"
     elif home.is_relative_to(folder):
         reason = "it holds your home folder"
-    elif any(
-        path.is_relative_to(folder) or folder.is_relative_to(path) for path in environment if path != Path("/usr")
-    ):
+    elif any(path.is_relative_to(folder) or folder.is_relative_to(path) for path in environment):
         reason = "it holds the Python environment, which code could change"
     else:
         secrets = [name for name in _SECRETS if os.path.lexists(folder / name)]
@@ -248,7 +248,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 def _open_regular(folder: int, name: str) -> int:
     """A descriptor to read `name`; O_NONBLOCK so that a planted pipe cannot hang us."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("it is not a regular file")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
+import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ExecutorError
-from ..sandbox import SandboxLimits, SandboxProcess, sandbox_uid
+from ..sandbox import SandboxLimits, SandboxProcess, refusal, sandbox_uid
 from ..types import Capabilities, ExecutionResult, FileInfo, OutputHook
 from ..workspace import Workspace
 from .kernel import Kernel
@@ -105,6 +106,8 @@ class SandboxExecutor:
         )
 
     def _launch(self) -> SandboxProcess:
+        if sys.platform != "linux":
+            raise refusal([])
         return SandboxProcess(self.workspace.path, self._limits, uid=self._uid)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
-import shutil
 import stat
 import subprocess
 import sys
@@ -68,6 +67,8 @@ _MASKED = (
 """In the interpreter's folders: where people and tools keep tokens, index passwords and environment variables."""
 
 INSIDE_UID = 1000
+_TMP, _SHM, _HOME = "/tmp", "/dev/shm", "/tmp/home"  # noqa: S108 - inside, where each is the sandbox's own
+PASSWD = f"user:x:{INSIDE_UID}:{INSIDE_UID}::{_HOME}:/bin/sh\n".encode()
 _STAGE = """
 set -e
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -195,25 +196,18 @@ def command(launcher: Launcher, plan: Plan) -> list[str]:
     for source, target in staged.items():
         target.mkdir()
         pairs += [str(source), str(target)]
-    return ["unshare", "--mount", "--propagation", "private", "--", "/bin/sh", "-c", _STAGE, "stage", *pairs, "--"] + (
-        arguments
-    )
-
-
-def missing_tools(plan: Plan) -> list[str]:
-    """Programs that `command` needs as root and that are not there."""
-    return [] if plan.uid is None else [name for name in ("setpriv", "unshare", "mount") if shutil.which(name) is None]
+    private = ["unshare", "--mount", "--propagation", "private", "--"]
+    return [*private, "/bin/sh", "-c", _STAGE, "stage", *pairs, "--", *arguments]
 
 
 def _open_to_all(path: Path) -> bool:
-    """Whether every user can walk to `path`. A workspace itself belongs to the sandbox's user, so only the way counts."""
-    return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents) and (
-        path.stat().st_mode & stat.S_IXOTH != 0 or path.stat().st_uid != 0
-    )
+    """Whether every user can walk to `path`, and into it unless it belongs to another user than root."""
+    info = path.stat()
+    way = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
+    return way and (info.st_mode & stat.S_IXOTH != 0 or info.st_uid != 0)
 
 
 def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[str]:
-    home = "/tmp/home"  # noqa: S108 - inside the sandbox, where /tmp is its own
     inside = inside_workspace(plan.folders)
     tmp_size = str(plan.limits.tmp_bytes)
     # fmt: off
@@ -221,8 +215,8 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
         program, "--unshare-all", "--unshare-user", "--disable-userns",
         "--uid", str(INSIDE_UID), "--gid", str(INSIDE_UID), "--hostname", "sandbox",
         "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
-        "--proc", "/proc", "--dev", "/dev", "--size", tmp_size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-        "--size", tmp_size, "--tmpfs", "/tmp", "--dir", home,
+        "--proc", "/proc", "--dev", "/dev", "--size", tmp_size, "--tmpfs", _SHM, "--remount-ro", "/dev",
+        "--size", tmp_size, "--tmpfs", _TMP, "--dir", _HOME,
     ]
     # fmt: on
     for name in _SYSTEM:
@@ -241,24 +235,24 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
     arguments += ["--ro-bind-data", str(plan.passwd_fd), "/etc/passwd"]
     arguments += ["--bind", str(staged.get(plan.workspace, plan.workspace)), inside, "--chdir", inside]
     arguments += ["--remount-ro", "/"]
-    for name, value in _variables(home, plan.limits).items():
+    for name, value in _variables(plan.limits).items():
         arguments += ["--setenv", name, value]
     arguments += ["--seccomp", str(plan.seccomp_fd), "--"]
     return [*arguments, sys.executable, "-P", "-", str(plan.channel_fd)]
 
 
-def _variables(home: str, limits: SandboxLimits) -> dict[str, str]:
+def _variables(limits: SandboxLimits) -> dict[str, str]:
     """The whole environment inside."""
     threads = str(limits.threads)
     variables = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
-        "HOME": home,
+        "HOME": _HOME,
         "USER": "user",
-        "TMPDIR": "/tmp",  # noqa: S108
+        "TMPDIR": _TMP,
         "LANG": "C.UTF-8",
         "TERM": "xterm-color",
-        "IPYTHONDIR": f"{home}/.ipython",
-        "MPLCONFIGDIR": f"{home}/.matplotlib",
+        "IPYTHONDIR": f"{_HOME}/.ipython",
+        "MPLCONFIGDIR": f"{_HOME}/.matplotlib",
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
         "PYTHONDONTWRITEBYTECODE": "1",
         # Without these each library starts a thread per processor, and the limits on processes and memory bite.

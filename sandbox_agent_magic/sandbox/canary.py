@@ -61,8 +61,9 @@ def _remedy(attempts: Sequence[Attempt]) -> str:
         return f"Update bubblewrap and the kernel, use a remote executor, {_ELSEWHERE}."
     if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
         return (
-            "AppArmor restricts user namespaces here (Ubuntu 23.10 and later): sudo apt install bubblewrap apparmor-profiles, "
-            "then sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ and "
+            "AppArmor restricts user namespaces here (Ubuntu 23.10 and later): "
+            "sudo apt install bubblewrap apparmor-profiles, then "
+            "sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ and "
             f"sudo systemctl reload apparmor; {_ELSEWHERE}."
         )
     if _number("/proc/sys/user/max_user_namespaces") == 0:

@@ -1,0 +1,198 @@
+"""One launcher's try at a sandbox: the process, what it reports about itself, and its end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import bubblewrap, seccomp
+from .canary import Attempt
+from .limits import SandboxLimits
+
+_MAX_SOCKET_PATH = 107
+_MAX_REPORT_BYTES = 64 << 10
+_CREDENTIALS = struct.Struct("3i")
+_END_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is to run, whichever launcher makes it."""
+
+    workspace: Path
+    limits: SandboxLimits
+    uid: int | None
+    """As root: the user to run as."""
+    kernel: bool
+    """False: only the probes."""
+    key: str
+    """Signs the kernel's messages."""
+
+
+class Trial:
+    """Starts at once; `receive` and `judge` say whether it holds.
+
+    Raises:
+        OSError: it could not be started.
+    """
+
+    def __init__(self, launcher: bubblewrap.Launcher, wish: Wish) -> None:
+        self.launcher = launcher
+        self.folder = Path(tempfile.mkdtemp(prefix="sbx-", dir=_short_temp()))
+        self.pidfd = -1
+        self._kernel_pidfd = -1
+        self._wish = wish
+        self._report = b""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._closing = contextlib.ExitStack()  # what only the start needs
+        try:
+            self.channel = self._launch(wish)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _launch(self, wish: Wish) -> socket.socket:
+        """Start the process; returns our end of the channel that it reports on."""
+        self.folder.chmod(0o711)
+        for name, mode in (("s", 0o700), ("stage", 0o755), ("bait", 0o755)):
+            (self.folder / name).mkdir()
+            (self.folder / name).chmod(mode)
+        bait = self.folder / "bait"
+        (bait / "file").touch(0o644)
+        if wish.uid is not None:
+            os.chown(bait, wish.uid, wish.uid)
+        ours, theirs = socket.socketpair()
+        self._closing.enter_context(ours)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        bait_server = self._closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+        with theirs, contextlib.ExitStack() as closing:
+            listeners = [closing.enter_context(_listener(self.folder / "s" / name)) for name in ("shell", "iopub")]
+            plan = bubblewrap.Plan(
+                workspace=wish.workspace,
+                limits=wish.limits,
+                folders=bubblewrap.environment_folders(),
+                seccomp_fd=_pipe(closing, seccomp.program(os.uname().machine)),
+                passwd_fd=_pipe(closing, bubblewrap.PASSWD),
+                channel_fd=theirs.fileno(),
+                uid=wish.uid,
+                stage=self.folder / "stage",
+            )
+            configuration = {
+                "key": wish.key,
+                "kernel": wish.kernel,
+                "listeners": [listener.fileno() for listener in listeners],
+                "limits": wish.limits.rlimits(),
+                "bait_port": bait_server.getsockname()[1],
+                "bait_file": str(bait / "file"),
+                "closed_folders": ["/", "/usr", "/etc", "/dev", str(bait), *map(str, plan.folders)],
+            }
+            ours.sendall(json.dumps(configuration).encode() + b"\n")
+            self._process = subprocess.Popen(
+                bubblewrap.command(self.launcher, plan),
+                stdin=_pipe(closing, (Path(__file__).parent / "boot.py").read_bytes()),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=[plan.seccomp_fd, plan.passwd_fd, plan.channel_fd, *map(socket.socket.fileno, listeners)],
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                start_new_session=True,  # a terminal's Ctrl-C is for us to pass on, not for bubblewrap to die of
+            )
+        if self._process.stderr is not None:
+            self._closing.enter_context(self._process.stderr)
+        self.pidfd = os.pidfd_open(self._process.pid)
+        return ours
+
+    def receive(self) -> bool:
+        """Read a piece of the report; True when there is no more."""
+        data, ancillary, _, _ = self.channel.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        for level, kind, value in ancillary:
+            # The machine's kernel says who wrote this, in our numbering: that is whom to interrupt.
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and data and self._kernel_pidfd < 0:
+                pid = _CREDENTIALS.unpack(value[: _CREDENTIALS.size])[0]
+                with contextlib.suppress(OSError):
+                    self._kernel_pidfd = os.pidfd_open(pid)
+        self._report += data
+        return not data or self._report.endswith(b"\n") or len(self._report) > _MAX_REPORT_BYTES
+
+    def judge(self) -> Attempt:
+        """What the report means."""
+        name = str(self.launcher)
+        try:
+            findings = json.loads(self._report)
+        except ValueError:
+            return Attempt(name, failure=self._last_words())
+        if self._kernel_pidfd < 0:
+            return Attempt(name, failure="its process cannot be found, so it could not be interrupted")
+        return Attempt(name, findings={str(key): str(value) for key, value in findings.items()})
+
+    def _last_words(self) -> str:
+        """What the launcher wrote before it gave up; bounded."""
+        if self._process is None or self._process.stderr is None:
+            return "it did not start"
+        self._process.kill()
+        status = self._process.wait()
+        lines = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"ended with status {status}"
+
+    def settle(self) -> None:
+        """It holds: close what only the start needed."""
+        self._closing.close()
+        shutil.rmtree(self.folder / "bait", ignore_errors=True)
+
+    def poll(self) -> int | None:
+        """The exit status, or None while it runs."""
+        return self._process.poll() if self._process else -1
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the kernel itself: bubblewrap does not pass signals on."""
+        if self._kernel_pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._kernel_pidfd, signal.SIGINT)
+
+    def discard(self) -> None:
+        """End everything in the sandbox and remove what was made for it. Idempotent."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            if self._kernel_pidfd >= 0:
+                select.select([self._kernel_pidfd], [], [], _END_S)
+        self._closing.close()
+        for descriptor in (self.pidfd, self._kernel_pidfd):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.pidfd = self._kernel_pidfd = -1
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _short_temp() -> str | None:
+    """A folder for sockets whose paths fit; None: the usual one."""
+    longest = len(os.fsencode(tempfile.gettempdir())) + len("/sbx-xxxxxxxx/s/shell")
+    return "/tmp" if longest > _MAX_SOCKET_PATH else None  # noqa: S108
+
+
+def _listener(path: Path) -> socket.socket:
+    """A listening socket at `path`; the kernel accepts on it, so it needs no folder of ours."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen(8)
+    listener.setblocking(False)
+    return listener
+
+
+def _pipe(closing: contextlib.ExitStack, content: bytes) -> int:
+    """A descriptor to read `content` from, closed by `closing`. The content must fit into a pipe (64 KiB)."""
+    reader, writer = os.pipe()
+    closing.callback(os.close, reader)
+    os.write(writer, content)
+    os.close(writer)
+    return reader
