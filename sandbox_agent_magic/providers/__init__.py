@@ -135,7 +135,7 @@ def _litellm(settings: Settings, model: str | None) -> Provider:
             name="OPENAI_BASE_URL",
             source=settings.source("OPENAI_BASE_URL"),
             why=f"OPENAI_BASE_URL is not set ({_looked(settings)}).",
-            hint="Set it to the proxy's address, such as http://localhost:4000/v1, and OPENAI_API_KEY to the proxy's key.",
+            hint="Set it to the proxy's address, such as http://localhost:4000/v1, and OPENAI_API_KEY to its key.",
         )
     return _openai(settings, model)
 
@@ -165,7 +165,7 @@ def _scripted(settings: Settings, model: str | None) -> Provider:
 
 
 def _not_yet(name: str) -> Factory:
-    def refuse(settings: Settings, model: str | None) -> Provider:
+    def refuse(_settings: Settings, _model: str | None) -> Provider:
         raise UsageError(
             f"The provider {name!r} is not available in this version.",
             why="It was chosen by name (-p, AGENT_PROVIDER), or because its key is set.",
@@ -192,8 +192,7 @@ def _embedded_model_is_there(settings: Settings) -> bool:
 
 
 def _looked(settings: Settings) -> str:
-    place = str(settings.env_file) if settings.env_file else "no .env found in this folder or above"
-    return f"looked in the environment and in {place}" if settings.env_file else f"environment; {place}"
+    return f"looked in the environment and in {settings.env_file or '.env, this folder and above'}"
 
 
 def _is_loopback(url: str | None) -> bool:

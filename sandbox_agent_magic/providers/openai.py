@@ -54,7 +54,8 @@ _REFUSAL_STATUSES = (None, 400, 404, 422, 500, 501)
 
 def refused_parameter(failure: Failure, sent: Sequence[str], model: str) -> str | None:
     """Which of the parameters in `sent` the server refuses as such; None when the failure is about something else."""
-    words = f"{failure.message} {failure.code} {failure.type}".replace(model, "")
+    # The model's own name is no mention: there may be one called "tool-writer".
+    words = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", f"{failure.message} {failure.code} {failure.type}")
     if failure.kind != "server" or failure.status not in _REFUSAL_STATUSES or not _REFUSAL.search(words):
         return None
     if failure.param in sent:

@@ -146,6 +146,15 @@ class ModelServer:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
 
+    def open_connections(self) -> int:
+        """How many clients are connected, as far as the server can tell."""
+        gone = []
+        for sock in list(self._open):
+            with contextlib.suppress(OSError):
+                if sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"":
+                    gone.append(sock)
+        return len(self._open) - len(gone)
+
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while not self._closing.is_set():
