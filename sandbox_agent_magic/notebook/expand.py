@@ -134,15 +134,16 @@ def _belongs(output: NotebookNode) -> bool:
 
 def _valid_cells(payload: object) -> list[dict[str, dict[str, dict[str, object]]]]:
     """The payload's cells that look like ours; anybody can write a notebook file."""
-    cells = payload.get("cells", []) if isinstance(payload, dict) else []
+    cells = payload.get("cells") if isinstance(payload, dict) else None
     found = [
         cell
-        for cell in cells
+        for cell in (cells if isinstance(cells, list) else [])
         if isinstance(cell, dict)
         and cell.get("cell_type") in ("code", "markdown")
         and isinstance(cell.get("id"), str)
         and isinstance(cell.get("source"), str)
-        and isinstance(cell.get("metadata", {}).get("sandbox_agent"), dict)
+        and isinstance(cell.get("metadata"), dict)
+        and isinstance(cell["metadata"].get("sandbox_agent"), dict)
     ]
     return cast("list[dict[str, dict[str, dict[str, object]]]]", found)
 

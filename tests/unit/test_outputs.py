@@ -1,0 +1,124 @@
+"""Outputs: what is let through, what is cut, what the model reads."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sandbox_agent_magic.outputs import (
+    CELLS_MIMETYPE,
+    OutputCollector,
+    cap_text,
+    clean_html,
+    clean_text,
+    error_text,
+    images_of,
+    text_of,
+)
+from sandbox_agent_magic.types import ErrorInfo, MimeBundle, Output
+
+PNG = "iVBORw0KGgo="
+
+
+def collected(*outputs: Output, max_text_bytes: int = 1000) -> tuple[Output, ...]:
+    collector = OutputCollector(lambda _: None, max_text_bytes=max_text_bytes)
+    for output in outputs:
+        collector.add(output)
+    return collector.finish()
+
+
+def stream(text: str) -> Output:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def display(data: MimeBundle) -> Output:
+    return {"output_type": "display_data", "data": data, "metadata": {}}
+
+
+def test_pieces_of_one_stream_become_one_output() -> None:
+    assert collected(stream("a"), stream("b\n")) == ({"output_type": "stream", "name": "stdout", "text": "ab\n"},)
+
+
+def test_long_text_keeps_its_head_and_its_tail_and_says_what_was_cut() -> None:
+    text = text_of(collected(*(stream(f"line {i:06d}\n") for i in range(10_000))))
+    assert text.startswith("line 000000")
+    assert text.endswith("line 009999")
+    assert "characters cut here" in text
+    assert len(text) < 1200
+
+
+def test_a_hundred_megabytes_leave_no_more_than_the_limit() -> None:
+    collector = OutputCollector(lambda _: None, max_text_bytes=1000)
+    for _ in range(100):
+        collector.add(stream("x" * 1_000_000))
+    assert sum(len(output["text"]) for output in collector.finish() if output["output_type"] == "stream") < 1200
+    assert collector.truncated_bytes == 100_000_000 - 1000
+
+
+def test_many_pictures_between_long_prints_do_not_each_keep_a_tail() -> None:
+    outputs: list[Output] = []
+    for _ in range(20):
+        outputs += [stream("y" * 5_000), display({"image/png": PNG})]
+    kept = sum(len(output["text"]) for output in collected(*outputs) if output["output_type"] == "stream")
+    assert kept < 1000 + 20 * 60  # the limit, and a short note for each cut
+
+
+def test_scripts_and_unknown_types_are_dropped_and_named() -> None:
+    found = collected(display({"application/javascript": "alert(1)", "text/plain": "kept"}))
+    assert found[0]["output_type"] == "display_data"
+    assert found[0]["data"] == {"text/plain": "kept"}
+    assert "application/javascript" in text_of(found[1:])
+
+
+def test_our_own_cells_mimetype_is_refused_from_a_sandbox() -> None:
+    found = collected(display({CELLS_MIMETYPE: {"cells": []}}))
+    assert CELLS_MIMETYPE in text_of(found)
+    assert all(output["output_type"] == "stream" for output in found)
+
+
+def test_html_keeps_a_table_and_loses_everything_that_runs_or_loads() -> None:
+    html = clean_html(
+        '<table class="dataframe" border="1"><tr><td onclick="x()">1</td></tr></table>'
+        '<script>alert(1)</script><img src="http://evil/x"><a href="javascript:x">a</a><iframe src="x"></iframe>'
+        '<div style="position:fixed">s</div><svg onload="x()"></svg>'
+    )
+    assert '<table class="dataframe" border="1">' in html
+    for bad in ("onclick", "script", "img", "href", "iframe", "style", "svg"):
+        assert bad not in html
+
+
+def test_a_malformed_output_never_raises() -> None:
+    for bad in ({}, {"output_type": "display_data"}, {"output_type": "error", "ename": 3}, {"output_type": "what"}):
+        collected(bad)  # type: ignore[arg-type]
+
+
+def test_colours_stay_and_other_terminal_escapes_go() -> None:
+    assert clean_text("\x1b[31mred\x1b[0m\x1b]0;title\x07\x1b[2Jx\x07") == "\x1b[31mred\x1b[0mx"
+
+
+@given(st.text(alphabet=st.characters(codec="utf-8"), max_size=60))
+def test_cleaned_text_never_holds_an_escape_but_a_colour(text: str) -> None:
+    rest = clean_text(text + "\x1b" + text).replace("\x1b[", "")
+    assert "\x1b" not in rest or all(part[:1] in "0123456789;m" for part in rest.split("\x1b")[1:])
+
+
+@given(st.text(max_size=400), st.integers(min_value=30, max_value=200))
+def test_capped_text_fits(text: str, limit: int) -> None:
+    assert len(cap_text(text, limit).encode("utf-8", "replace")) <= limit + 40  # the note on the cut
+
+
+def test_an_error_keeps_the_end_of_its_traceback() -> None:
+    error = ErrorInfo("ValueError", "bad", tuple(f"\x1b[31mframe {i}\x1b[0m" for i in range(1000)))
+    text = error_text(error, max_bytes=200)
+    assert text.endswith("frame 999")
+    assert "\x1b" not in text
+
+
+def test_pictures_go_to_a_model_that_can_see_and_are_named_to_one_that_cannot() -> None:
+    outputs = collected(display({"image/png": PNG, "text/plain": "<Figure>"}))
+    assert images_of(outputs)[0].data == PNG
+    assert text_of(outputs) == "[picture: image/png]"
+
+
+def test_a_picture_that_is_not_base64_is_dropped() -> None:
+    assert "image/png" in text_of(collected(display({"image/png": '"><script>'})))
