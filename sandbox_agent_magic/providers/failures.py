@@ -208,7 +208,12 @@ TABLE: tuple[Row, ...] = (
         _LATER_HINT,
         statuses=(408, 504),
     ),
-    Row(ProviderTimeout, "{server} gave up waiting for {model}.", _LATER_HINT, pattern=r"litellm\.Timeout"),
+    Row(
+        ProviderTimeout,
+        "{server} gave up waiting for {model}.",
+        _LATER_HINT,
+        pattern=r"litellm\.Timeout|timeout on reading|timed out",
+    ),
     Row(
         ProviderUnavailable,
         "{server} is overloaded.",
