@@ -39,6 +39,9 @@ class KernelProcess(Protocol):
     def poll(self) -> int | None:
         """The exit status, or None while it runs."""
 
+    def last_words(self) -> str:
+        """Of one that ended while it started: what it said, one line."""
+
     def wait_started(self, deadline: float) -> None:
         """Wait until it is safe and useful to connect; raises what the start's failure is."""
 
@@ -148,9 +151,9 @@ class Connection:
         again = 0.0
         while len(answered) < 2:
             now = time.monotonic()
-            status = self.process.poll()
-            if status is not None:
-                raise ExecutorError("The kernel ended while it started.", executor="kernel", why=f"status {status}")
+            if self.process.poll() is not None:
+                why = self.process.last_words()
+                raise ExecutorError("The kernel ended while it started.", executor="kernel", why=why)
             if now > deadline:
                 raise ExecutorTimeout("The kernel did not answer in time.", executor="kernel")
             if not asked or (answered and now >= again):
@@ -222,13 +225,10 @@ def _output(kind: str, content: Mapping[str, object]) -> Output | None:
         text = content.get("text")
         return {"output_type": "stream", "name": name, "text": text} if isinstance(text, str) else None
     if kind == "error":
-        lines = content.get("traceback")
-        return {
-            "output_type": "error",
-            "ename": str(content.get("ename", "")),
-            "evalue": str(content.get("evalue", "")),
-            "traceback": [str(line) for line in lines] if isinstance(lines, list) else [],
-        }
+        ename, evalue, lines = (content.get(key) for key in ("ename", "evalue", "traceback"))
+        if not (isinstance(ename, str) and isinstance(evalue, str) and isinstance(lines, list)):
+            return None
+        return {"output_type": "error", "ename": ename, "evalue": evalue, "traceback": [str(line) for line in lines]}
     data, metadata = content.get("data"), content.get("metadata")
     data = data if isinstance(data, dict) else {}
     metadata = metadata if isinstance(metadata, dict) else {}

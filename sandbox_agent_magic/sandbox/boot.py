@@ -177,6 +177,7 @@ def run_kernel(config: Configuration) -> None:
     from traitlets.config import Config
 
     del sys.modules["debugpy"]
+    os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # nobody reads the start's stderr from here on
     budget = TextBudget(OutStream.write)
 
     class CappedStream(OutStream):  # type: ignore[misc]
@@ -238,6 +239,7 @@ def run_kernel(config: Configuration) -> None:
     settings.HistoryManager.hist_file = ":memory:"
     app = SandboxKernelApp.instance(config=settings)
     app.initialize([])
+    sys.path.insert(0, "")  # modules of the workspace; only now, so that none replaces a module of the kernel's own
     app.start()
 
 
@@ -251,8 +253,6 @@ def main() -> None:
         lines.write(json.dumps(findings).encode() + b"\n")
         lines.flush()
     if config["kernel"] and not any(findings.values()):
-        null = os.open(os.devnull, os.O_RDWR)
-        os.dup2(null, 2)
         run_kernel(config)
 
 

@@ -94,7 +94,7 @@ def find() -> tuple[list[Launcher], list[str]]:
     notes: list[str] = []
     for folder in dict.fromkeys([*os.environ.get("PATH", "").split(os.pathsep), "/usr/bin", "/usr/local/bin"]):
         path = Path(folder) / "bwrap"
-        if not folder.startswith("/") or not path.is_file():
+        if not folder.startswith("/") or not os.access(path, os.X_OK):
             continue
         if not _only_root_writes(path.resolve()):
             notes.append(f"{path}: not used, others than root can replace it")
@@ -148,7 +148,7 @@ def environment_folders() -> tuple[Path, ...]:
         wanted.append(Path(user_site))
     kept: list[Path] = []
     for folder in sorted({Path(os.path.normpath(path)) for path in wanted}, key=lambda path: len(path.parts)):
-        if folder.is_dir() and not any(folder.is_relative_to(other) for other in [Path("/usr"), *kept]):
+        if os.path.isdir(folder) and not any(folder.is_relative_to(other) for other in [Path("/usr"), *kept]):
             kept.append(folder)
     return tuple(kept)
 
@@ -182,8 +182,8 @@ def command(launcher: Launcher, plan: Plan) -> list[str]:
     if plan.uid is None:
         return _bubblewrap(str(launcher.path), plan, {})
     site = launcher.path.parents[2] if launcher.origin == "wheel" else None
-    hidden = [path for path in [*plan.folders, plan.workspace] if not _open_to_all(path)]
-    if site and not _open_to_all(site):
+    hidden = [path for path in [*plan.folders, plan.workspace] if not open_to_all(path)]
+    if site and not open_to_all(site):
         # The whole site-packages: the binary finds its libcap by a relative path.
         hidden.append(site)
     staged = {path: plan.stage / str(number) for number, path in enumerate(hidden)} if plan.stage else {}
@@ -200,7 +200,7 @@ def command(launcher: Launcher, plan: Plan) -> list[str]:
     return [*private, "/bin/sh", "-c", _STAGE, "stage", *pairs, "--", *arguments]
 
 
-def _open_to_all(path: Path) -> bool:
+def open_to_all(path: Path) -> bool:
     """Whether every user can walk to `path`, and into it unless it belongs to another user than root."""
     info = path.stat()
     way = all(parent.stat().st_mode & stat.S_IXOTH for parent in path.parents)
@@ -228,9 +228,9 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
         arguments += ["--ro-bind", str(staged.get(folder, folder)), str(folder)]
         for name in _MASKED:
             path = folder / name
-            if path.is_dir():
+            if os.path.isdir(path):
                 arguments += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
-            elif path.exists():
+            elif os.path.exists(path):
                 arguments += ["--ro-bind", "/dev/null", str(path)]
     arguments += ["--ro-bind-data", str(plan.passwd_fd), "/etc/passwd"]
     arguments += ["--bind", str(staged.get(plan.workspace, plan.workspace)), inside, "--chdir", inside]

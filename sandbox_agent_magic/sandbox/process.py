@@ -85,6 +85,10 @@ class SandboxProcess:
         """The exit status, or None while it runs."""
         return self._trial.poll()
 
+    def last_words(self) -> str:
+        """Of one that ended while it started: what it said, one line."""
+        return self._trial.last_words()
+
     def wait_started(self, deadline: float) -> None:
         """Wait until a sandbox holds and its kernel is being loaded.
 

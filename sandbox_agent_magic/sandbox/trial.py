@@ -48,7 +48,7 @@ class Trial:
 
     def __init__(self, launcher: bubblewrap.Launcher, wish: Wish) -> None:
         self.launcher = launcher
-        self.folder = Path(tempfile.mkdtemp(prefix="sbx-", dir=_short_temp()))
+        self.folder = Path(tempfile.mkdtemp(prefix="sbx-", dir=_temp(wish.uid)))
         self.pidfd = -1
         self._kernel_pidfd = -1
         self._wish = wish
@@ -107,14 +107,15 @@ class Trial:
                 env={"PATH": os.environ.get("PATH", os.defpath)},
                 start_new_session=True,  # a terminal's Ctrl-C is for us to pass on, not for bubblewrap to die of
             )
-        if self._process.stderr is not None:
-            self._closing.enter_context(self._process.stderr)
         self.pidfd = os.pidfd_open(self._process.pid)
         return ours
 
     def receive(self) -> bool:
         """Read a piece of the report; True when there is no more."""
-        data, ancillary, _, _ = self.channel.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        try:
+            data, ancillary, _, _ = self.channel.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
+        except ConnectionResetError:  # it ended without reading what we sent
+            return True
         for level, kind, value in ancillary:
             # The machine's kernel says who wrote this, in our numbering: that is whom to interrupt.
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and data and self._kernel_pidfd < 0:
@@ -130,19 +131,23 @@ class Trial:
         try:
             findings = json.loads(self._report)
         except ValueError:
-            return Attempt(name, failure=self._last_words())
+            return Attempt(name, failure=self.last_words())
         if self._kernel_pidfd < 0:
             return Attempt(name, failure="its process cannot be found, so it could not be interrupted")
         return Attempt(name, findings={str(key): str(value) for key, value in findings.items()})
 
-    def _last_words(self) -> str:
-        """What the launcher wrote before it gave up; bounded."""
+    def last_words(self) -> str:
+        """Kill it and say what it wrote before, at most one line."""
         if self._process is None or self._process.stderr is None:
             return "it did not start"
         self._process.kill()
         status = self._process.wait()
-        lines = os.read(self._process.stderr.fileno(), 4096).decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"ended with status {status}"
+        os.set_blocking(self._process.stderr.fileno(), False)
+        with contextlib.suppress(BlockingIOError):
+            lines = os.read(self._process.stderr.fileno(), 1 << 16).decode(errors="replace").strip().splitlines()
+            if lines:
+                return lines[-1][:300]
+        return f"ended with status {status}"
 
     def settle(self) -> None:
         """It holds: close what only the start needed."""
@@ -166,6 +171,8 @@ class Trial:
             self._process.wait()
             if self._kernel_pidfd >= 0:
                 select.select([self._kernel_pidfd], [], [], _END_S)
+            if self._process.stderr is not None:
+                self._process.stderr.close()
         self._closing.close()
         for descriptor in (self.pidfd, self._kernel_pidfd):
             if descriptor >= 0:
@@ -174,10 +181,11 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _short_temp() -> str | None:
-    """A folder for sockets whose paths fit; None: the usual one."""
-    longest = len(os.fsencode(tempfile.gettempdir())) + len("/sbx-xxxxxxxx/s/shell")
-    return "/tmp" if longest > _MAX_SOCKET_PATH else None  # noqa: S108
+def _temp(uid: int | None) -> str:
+    """A folder for sockets whose paths fit, and that the user `uid` can walk to: the usual one, else /tmp."""
+    usual = tempfile.gettempdir()
+    fits = len(os.fsencode(usual)) + len("/sbx-xxxxxxxx/s/shell") <= _MAX_SOCKET_PATH
+    return usual if fits and (uid is None or bubblewrap.open_to_all(Path(usual))) else "/tmp"  # noqa: S108
 
 
 def _listener(path: Path) -> socket.socket:

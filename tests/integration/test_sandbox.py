@@ -1,0 +1,329 @@
+"""A real kernel in a real sandbox: what works in it, what it keeps in, and how it ends."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+import sandbox_agent_magic
+from sandbox_agent_magic.errors import ExecutorError, WorkspaceError
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+from sandbox_agent_magic.types import Output
+from tests.support.sandbox import attempt, run, text
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxExecutor]:
+    executor = SandboxExecutor()
+    executor.start()
+    yield executor
+    executor.shutdown()
+
+
+# ---- what works -------------------------------------------------------------------------------------------------
+
+
+def test_state_survives_between_cells(sandbox: SandboxExecutor) -> None:
+    run(sandbox, "x = 40")
+    result = run(sandbox, "x + 2")
+    assert (result.status, text(result)) == ("ok", "42")
+
+
+def test_streams_arrive_while_the_code_runs(sandbox: SandboxExecutor) -> None:
+    arrived: list[tuple[float, Output]] = []
+    code = "import sys, time\nprint('out', flush=True)\nprint('err', file=sys.stderr, flush=True)\ntime.sleep(1)"
+    started = time.monotonic()
+    sandbox.execute(code, timeout_s=30, on_output=lambda output: arrived.append((time.monotonic() - started, output)))
+    assert [output for _, output in arrived] == [
+        {"output_type": "stream", "name": "stdout", "text": "out\n"},
+        {"output_type": "stream", "name": "stderr", "text": "err\n"},
+    ]
+    assert arrived[-1][0] < 0.9
+
+
+def test_pictures_tables_and_results_arrive_in_nbformats_schema(sandbox: SandboxExecutor) -> None:
+    result = run(
+        sandbox,
+        """
+        import matplotlib.pyplot as plt, pandas as pd
+        plt.plot([1, 3, 2])
+        plt.show()
+        pd.DataFrame({"price": [1.5, 2.5]})
+        """,
+    )
+    picture, table = result.outputs
+    assert picture["output_type"] == "display_data"
+    assert base64.b64decode(str(picture["data"]["image/png"])).startswith(b"\x89PNG")
+    assert table["output_type"] == "execute_result"
+    assert table["execution_count"] == result.execution_count
+    assert "<td>2.5</td>" in str(table["data"]["text/html"])
+
+
+def test_an_exception_is_data_with_the_output_before_it(sandbox: SandboxExecutor) -> None:
+    result = run(sandbox, "print('before')\n1 / 0")
+    assert result.status == "error"
+    assert [output["output_type"] for output in result.outputs] == ["stream", "error"]
+    assert result.error is not None
+    assert (result.error.ename, result.error.evalue) == ("ZeroDivisionError", "division by zero")
+
+
+def test_top_level_await_and_modules_of_the_workspace_work(sandbox: SandboxExecutor) -> None:
+    run(sandbox, "open('helper.py', 'w').write('answer = 42')")
+    assert text(run(sandbox, "import asyncio, helper\nawait asyncio.sleep(0, helper.answer)")) == "42"
+
+
+def test_files_go_in_and_out_and_new_ones_are_named(sandbox: SandboxExecutor, tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("a\n1\n")
+    assert sandbox.put_file(tmp_path / "in.csv", "data/in.csv").size == 4
+    result = run(sandbox, "open('out.txt', 'w').write(open('data/in.csv').read() * 2)")
+    assert [(file.name, file.size) for file in result.new_files] == [("out.txt", 8)]
+    sandbox.get_file("out.txt", tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_text() == "a\n1\na\n1\n"
+
+
+def test_a_given_workspace_is_used_and_its_files_belong_to_its_owner_afterwards(tmp_path: Path) -> None:
+    (tmp_path / "old.txt").write_text("old")
+    executor = SandboxExecutor(workspace=tmp_path)
+    try:
+        assert (
+            text(run(executor, "import os\nos.mkdir('d'); open('d/new.txt', 'w').write(open('old.txt').read())")) == "3"
+        )
+    finally:
+        executor.shutdown()
+    assert (tmp_path / "d" / "new.txt").read_text() == "old"
+    assert {path.stat().st_uid for path in [tmp_path, *tmp_path.rglob("*")]} == {os.getuid()}
+
+
+def test_installing_packages_is_refused_with_what_to_do(sandbox: SandboxExecutor) -> None:
+    with pytest.raises(ExecutorError, match="not available yet"):
+        sandbox.install(["left-pad"])
+
+
+# ---- what it keeps in -------------------------------------------------------------------------------------------
+
+
+def test_no_port_of_the_host_and_no_other_machine_can_be_reached(sandbox: SandboxExecutor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        assert attempt(sandbox, f"import socket; socket.create_connection(('127.0.0.1', {port}), 2)") in {
+            "ConnectionRefusedError",
+            "OSError",
+        }
+    assert attempt(sandbox, "import socket; socket.create_connection(('192.0.2.1', 80), 2)") == "OSError"
+    assert attempt(sandbox, "import urllib.request; urllib.request.urlopen('http://pypi.org', timeout=2)") == "URLError"
+
+
+def test_the_hosts_files_processes_and_environment_are_invisible(
+    sandbox: SandboxExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "secret").chmod(0o644)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-hidden")
+    executor = SandboxExecutor()
+    try:
+        assert attempt(executor, f"open({str(tmp_path / 'secret')!r})") == "FileNotFoundError"
+        assert attempt(executor, "open('/etc/shadow')") == "FileNotFoundError"
+        assert attempt(executor, "open('/proc/1/root/etc/hostname')") in {"FileNotFoundError", "PermissionError"}
+        assert "hidden" not in text(run(executor, "import os; dict(os.environ)"))
+        assert text(run(executor, "sum(name.isdigit() for name in os.listdir('/proc'))")) == "2"
+        assert text(run(executor, f"os.path.exists({str(Path.home() / '.ssh')!r}), os.getuid()")) == "(False, 1000)"
+    finally:
+        executor.shutdown()
+
+
+@pytest.mark.parametrize("folder", ["/", "/usr/lib", "/etc", "/dev", sys.prefix, sys.base_prefix])
+def test_nothing_can_be_written_outside_the_workspace(sandbox: SandboxExecutor, folder: str) -> None:
+    code = f"open({folder!r} + '/planted', 'w')"
+    assert attempt(sandbox, code) in {"OSError", "PermissionError"}
+    assert not os.path.exists(f"{folder}/planted")
+
+
+@pytest.mark.parametrize(
+    "call",
+    ["unshare(0x10000000)", "mount(b'none', b'/tmp', b'tmpfs', 0, None)", "ptrace(16, 1, None, None)"],
+)
+def test_dangerous_system_calls_fail(sandbox: SandboxExecutor, call: str) -> None:
+    code = f"import ctypes; libc = ctypes.CDLL(None, use_errno=True); libc.{call}, ctypes.get_errno()"
+    assert text(run(sandbox, code)) == "(-1, 1)"
+
+
+def test_a_new_user_namespace_fails_for_child_processes_too(sandbox: SandboxExecutor) -> None:
+    code = "import subprocess; subprocess.run(['unshare', '--user', 'true'], capture_output=True).returncode != 0"
+    assert text(run(sandbox, code)) == "True"
+
+
+def test_secrets_in_the_environments_folder_are_masked() -> None:
+    secret = Path(sys.prefix, ".condarc")
+    secret.write_text("channels: [https://user:token@example.org]\n")
+    executor = SandboxExecutor()
+    try:
+        assert attempt(executor, f"open({str(secret)!r}).read()") == "PermissionError"
+        assert attempt(executor, f"open({sys.executable!r}, 'rb').read(4)") == "b'\\x7fELF'"
+    finally:
+        executor.shutdown()
+        secret.unlink()
+
+
+def test_memory_processes_and_files_are_limited(sandbox: SandboxExecutor) -> None:
+    assert attempt(sandbox, "bytearray(8 << 30)") == "MemoryError"
+    assert attempt(sandbox, "import mmap; mmap.mmap(-1, 8 << 30)") in {"OSError", "MemoryError"}
+    forks = """
+        import subprocess
+        children = []
+        try:
+            for _ in range(200):
+                children.append(subprocess.Popen(["sleep", "30"]))
+        except BlockingIOError as error:
+            print("stopped below 64:", len(children) < 64)
+        finally:
+            for child in children:
+                child.kill()
+                child.wait()
+    """
+    assert text(run(sandbox, forks)) == "stopped below 64: True"
+    fill = "with open('/tmp/big', 'wb') as f:\n    for _ in range(300): f.write(bytes(1 << 20))"
+    assert attempt(sandbox, fill) == "OSError"
+    assert text(run(sandbox, "import os; os.unlink('/tmp/big'); 1 + 1")) == "2"
+
+
+def test_a_planted_link_is_never_followed_on_the_host(sandbox: SandboxExecutor, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    target.chmod(0o666)
+    run(sandbox, f"import os\nos.symlink({str(target)!r}, 'link'); os.symlink({str(tmp_path)!r}, 'way')")
+    (tmp_path / "new").write_text("new")
+    with pytest.raises(WorkspaceError):
+        sandbox.get_file("link", tmp_path / "copy")
+    with pytest.raises(WorkspaceError):
+        sandbox.get_file("way/precious", tmp_path / "copy")
+    with pytest.raises(WorkspaceError):
+        sandbox.put_file(tmp_path / "new", "way/precious")
+    sandbox.put_file(tmp_path / "new", "link")
+    assert target.read_text() == "precious"
+    assert not {"link", "way"} & {file.name for file in sandbox.list_files() if file.size == len("precious")}
+    assert text(run(sandbox, "open('link').read()")) == "'new'"
+
+
+# ---- the end, and other users -----------------------------------------------------------------------------------
+
+
+def test_shutdown_leaves_no_process_and_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = set(psutil.Process().children(recursive=True))
+    executor = SandboxExecutor()
+    run(executor, "import subprocess, os\nsubprocess.Popen(['sleep', '600']); os.mkdir('d'); os.chmod('d', 0)")
+    started = set(psutil.Process().children(recursive=True)) - before
+    assert len(started) >= 4
+    executor.shutdown()
+    executor.shutdown()
+    _gone, alive = psutil.wait_procs(started, timeout=5)
+    assert not alive
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sockets_have_short_paths_even_if_the_temporary_folder_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(long))
+    executor = SandboxExecutor()
+    try:
+        assert text(run(executor, "6 * 7")) == "42"
+    finally:
+        executor.shutdown()
+
+
+PARENT = """
+import sys, time
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+executor = SandboxExecutor()
+code = "import subprocess; subprocess.Popen(['sleep', '600']); 6 * 7"
+result = executor.execute(code, timeout_s=60, on_output=lambda output: None)
+print(result.status, flush=True)
+time.sleep(600)
+"""
+
+
+def test_nothing_survives_when_the_host_process_is_killed() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    try:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ok\n"
+        inside = psutil.Process(parent.pid).children(recursive=True)
+        assert len(inside) >= 4
+        parent.kill()
+        _gone, alive = psutil.wait_procs(inside, timeout=5)
+        assert not alive
+    finally:
+        parent.kill()
+        parent.wait()
+        parent.stdout.close()
+
+
+ORDINARY_USER = """
+import os
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+from sandbox_agent_magic.outputs import text_of
+executor = SandboxExecutor()
+code = "import os, pandas; os.makedirs('a/b'); open('a/b/c', 'w').write('x'); print(os.getuid())"
+result = executor.execute(code, timeout_s=60, on_output=lambda output: None)
+print(os.getuid(), result.status, text_of(result.outputs), [file.name for file in result.new_files])
+path = executor.workspace.path
+executor.shutdown()
+print(path.exists())
+"""
+
+PRIVATE_HOME = """
+set -e
+mount --bind "$1" "$2"; mount --bind "$3" "$4"; mount --bind "$5" "$6"
+exec setpriv --reuid 54321 --regid 54321 --clear-groups "$7" -c "$8"
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user; the other tests cover ordinary ones")
+@pytest.mark.may_skip
+def test_it_works_for_an_ordinary_user_whose_python_lies_in_a_private_home() -> None:
+    home = Path("/tmp") / f"sandbox-home-{os.getpid()}"
+    python, packages, ours = (home / name for name in ("python", "site", "ours"))
+    venv = home / "venv" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    try:
+        for folder in (python, ours / "sandbox_agent_magic", venv, home / "venv" / "bin", packages, home / "tmp"):
+            folder.mkdir(parents=True)
+        name = f"python{sysconfig.get_python_version()}"
+        base = Path(sys.base_prefix)
+        interpreter = base / "bin" / name if base.is_relative_to("/usr") else python / "bin" / name
+        (home / "venv" / "bin" / "python").symlink_to(interpreter)
+        (home / "venv" / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
+        for path in [home, *home.rglob("*")]:
+            os.chown(path, 54321, 54321, follow_symlinks=False)
+        home.chmod(0o700)
+        binds = [base, python, sysconfig.get_path("purelib"), venv]
+        binds += [Path(sandbox_agent_magic.__file__).parent, ours / "sandbox_agent_magic"]
+        arguments = [*map(str, binds), str(home / "venv" / "bin" / "python"), ORDINARY_USER]
+        done = subprocess.run(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_HOME, "home", *arguments],
+            env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ours), "TMPDIR": str(home / "tmp")},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
+        assert done.stderr == ""
+        assert done.stdout == "54321 ok 1000 ['a/b/c']\nFalse\n"
+    finally:
+        shutil.rmtree(home)
