@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
-from ..errors import MissingDependencyError, SettingsError, UsageError
+from ..errors import MissingDependencyError, SandboxAgentError, SettingsError, UsageError
 from ..settings import Settings
 from ..types import Provider
 
@@ -21,7 +21,7 @@ Factory: TypeAlias = Callable[[Settings, str | None], Provider]
 
 DEFAULT_MODELS = {
     "openai": "gpt-4o",
-    "anthropic": "claude-sonnet-5",
+    "anthropic": "claude-sonnet-5-5",
 }
 """Provider to the model that is asked unless MODEL names one. The embedded model's is AGENT_LOCAL_MODEL."""
 
@@ -186,9 +186,13 @@ _BUILT_IN: dict[str, Factory] = {
 
 
 def _embedded_model_is_there(settings: Settings) -> bool:
-    from ..model_store import is_present
+    from .. import model_store
 
-    return is_present(settings.agent_local_model)
+    try:
+        model_store.resolve(settings.agent_local_model)
+    except SandboxAgentError:
+        return False
+    return True
 
 
 def _looked(settings: Settings) -> str:

@@ -29,7 +29,9 @@ from .cleaning import clean, plain_text
 Kind: TypeAlias = Literal["server", "timeout", "connect", "address", "cut", "reply", "key", "other"]
 """Who failed: the server said so, or what became of the connection, the address, the reply, the key."""
 
-_WAIT = re.compile(r"(?:try again|retry) (?:in|after) (?:(\d+)\s*m(?!s)\w*)?\s*(?:([\d.]+)\s*(ms|s))?", re.IGNORECASE)
+_WAIT = re.compile(
+    r"(?:try again|retry) (?:in|after) (?:(\d+)\s*m(?!s)[a-z]*)?\s*(?:([\d.]+)\s*(ms|s))?", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)

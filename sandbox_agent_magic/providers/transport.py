@@ -125,6 +125,7 @@ def transport_errors() -> tuple[type[Exception], ...]:
     return (
         httpx2.HTTPError,
         httpx2.InvalidURL,
+        httpx2.CookieConflict,
         httpx2.StreamError,
         anyio.EndOfStream,
         OSError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -52,7 +53,8 @@ def test_text_arrives_piece_by_piece_with_tokens_and_cost(proxy: Proxy) -> None:
     assert reply.text == "echo: one\ntwo\nthree"
     assert len(pieces) > 1
     assert "".join(pieces) == reply.text
-    assert reply.usage == Usage(120, 0, 7, pytest.approx(0.000134))
+    assert replace(reply.usage, cost_usd=None) == Usage(120, 0, 7)
+    assert reply.usage.cost_usd == pytest.approx(0.000134)
 
 
 def test_a_tool_call_goes_out_and_its_result_comes_back(proxy: Proxy) -> None:
