@@ -44,7 +44,7 @@ def check_python():
 def install(python, requirements):
     """Run pip, passing on only what a waiting reader wants to know; all of it when pip fails."""
     command = [python, "-m", "pip", "--disable-pip-version-check", "install", "--require-hashes"]
-    command += ["--only-binary", ":all:", "--no-deps", "--progress-bar", "off", "-r", requirements]
+    command += ["--only-binary", ":all:", "--no-deps", "--no-compile", "--progress-bar", "off", "-r", requirements]
     log = []
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
@@ -61,6 +61,12 @@ def install(python, requirements):
         sys.exit(f"pip could not install the packages of {requirements}; its output stands above.")
 
 
+def packages_folder(python):
+    """Where the environment's packages lie."""
+    code = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    return subprocess.run([python, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
 def main():
     """Make the folder anew and fill it."""
     if len(sys.argv) != 3:
@@ -74,6 +80,9 @@ def main():
     say(f"==> {folder}: packages of {requirements}, each checked against its hash")
     python = os.path.join(folder, "Scripts" if os.name == "nt" else "bin", "python")
     install(python, requirements)
+    # pip compiles on one core. Compiled they must be: a sandbox cannot write here, and would do it again at each start.
+    # Some packages ship files that are no valid Python, so the exit status says nothing.
+    subprocess.run([python, "-m", "compileall", "-qq", "-j", "0", packages_folder(python)], stdin=subprocess.DEVNULL)
     say(f"    done in {time.monotonic() - begun:.0f} s")
 
 
