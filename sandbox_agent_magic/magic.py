@@ -158,10 +158,12 @@ class AgentMagics(Magics):
 
         transient = {"display_id": secrets.token_hex(8)}
         shown = False
+        # The local executor swaps the shell's publisher while the model's code runs; progress must not be caught there.
+        publish = self.shell.display_pub.publish
 
         def update(bundle: dict[str, JSON]) -> None:
             nonlocal shown
-            self.shell.display_pub.publish(data=bundle, metadata={}, transient=transient, update=shown)
+            publish(data=bundle, metadata={}, transient=transient, update=shown)
             shown = True
 
         return NotebookDisplay(update)

@@ -70,7 +70,3 @@ def overrides_of(options: argparse.Namespace) -> dict[str, object]:
         "max_retry": options.max_retry,
         "agent_cell_timeout": options.timeout,
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

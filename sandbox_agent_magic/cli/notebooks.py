@@ -74,6 +74,7 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
     """
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from traitlets.config import Config
 
     from ..notebook import expand as expansion
 
@@ -91,6 +92,8 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
         notebook,
         timeout=None,
         kernel_name="python3",
+        # Unix sockets, where there are any: an open TCP port would let other users of the machine listen.
+        config=Config({"ConnectionFileMixin": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
         resources={"metadata": {"path": str(source.resolve().parent)}},
         on_cell_start=on_start,
     )

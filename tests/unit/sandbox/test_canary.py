@@ -7,12 +7,14 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import threading
 from pathlib import Path
 
 import pytest
 
 from sandbox_agent_magic.sandbox import Attempt, SandboxLimits, bubblewrap, check, refusal
 from sandbox_agent_magic.sandbox.canary import PROBES
+from sandbox_agent_magic.sandbox.limits import tasks_of
 
 HELD = dict.fromkeys(PROBES, "")
 
@@ -77,6 +79,17 @@ def test_limits_become_rlimits_by_name() -> None:
     limits = SandboxLimits(processes=7).rlimits()
     assert limits["RLIMIT_NPROC"] == 7
     assert all(hasattr(resource, name) for name in limits)
+
+
+def test_where_the_machine_counts_a_users_other_tasks_the_limit_is_on_top_of_them() -> None:
+    before = tasks_of(os.getuid())
+    stop = threading.Event()
+    threads = [threading.Thread(target=stop.wait) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    assert tasks_of(os.getuid()) >= before + 25
+    stop.set()
+    assert SandboxLimits(processes=64).rlimits(other_tasks=100)["RLIMIT_NPROC"] == 164
 
 
 def test_the_key_and_the_code_are_not_on_the_command_line(tmp_path: Path) -> None:

@@ -1,0 +1,121 @@
+"""The session: what it keeps between runs, and what it closes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox_agent_magic import Session
+from sandbox_agent_magic.errors import SettingsError, UsageError
+from sandbox_agent_magic.types import CellWriter, NotebookCell, RunRequest, RunResult
+
+
+class Cells(list[NotebookCell]):
+    """A writer that keeps its cells."""
+
+    finished: RunResult | None = None
+
+    def add(self, cell: NotebookCell) -> None:
+        self.append(cell)
+
+    def finish(self, result: RunResult) -> None:
+        self.finished = result
+
+
+@pytest.fixture
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "script.json"
+
+
+@pytest.fixture
+def session(script: Path) -> Iterator[Session]:
+    with Session(provider="scripted", model=str(script)) as made:
+        yield made
+
+
+def write(script: Path, *replies: dict[str, object]) -> None:
+    script.write_text(json.dumps(replies))
+
+
+def test_python_api(session: Session, script: Path) -> None:
+    write(script, {"code": "open('out.txt', 'w').write('abc')"}, {"text": "Written."})
+    result = session.ask("Write a file.")
+    assert (result.status, result.answer) == ("completed", "Written.")
+    assert [(file.name, file.size) for file in result.files] == [("out.txt", 3)]
+
+
+def test_variables_stay_from_one_question_to_the_next(session: Session, script: Path) -> None:
+    write(script, {"code": "x = 41"}, {"text": "Set."}, {"code": "print(x + 1)"}, {"text": "42."})
+    session.ask("Set x.")
+    result = session.ask("Add one.")
+    assert result.steps[0].result.outputs[0]["text"] == "42\n"  # type: ignore[typeddict-item]
+
+
+def test_running_a_cell_again_forgets_its_earlier_turns(session: Session, script: Path) -> None:
+    write(script, {"text": "One."}, {"text": "Two."}, {"text": "Three."})
+    session.run(RunRequest("first", cell_id="a"))
+    session.run(RunRequest("second", cell_id="b"))
+    session.run(RunRequest("first again", cell_id="a"))
+    texts = [message.text for message in session._conversation_before(None)]
+    assert texts == ["second", "Two.", "first again", "Three."]
+
+
+def test_cells_are_written_as_steps_end(session: Session, script: Path) -> None:
+    write(script, {"code": "1/0"}, {"code": "print(2)"}, {"text": "Two."})
+    cells = Cells()
+
+    def writer(run_id: str) -> CellWriter:
+        assert run_id
+        return cells
+
+    session.run(RunRequest("Go"), writer=writer)
+    assert [cell["source"] for cell in cells] == ["%%sandbox\nprint(2)", "Two."]
+    assert cells.finished is not None
+
+
+def test_a_failed_request_loses_no_step(session: Session, script: Path) -> None:
+    write(script, {"code": "print(1)"}, {"error": "ProviderAuthError"})
+    cells = Cells()
+    with pytest.raises(Exception, match=r"."):
+        session.run(RunRequest("Go"), writer=lambda _: cells)
+    assert [cell["source"] for cell in cells] == ["%%sandbox\nprint(1)"]
+
+
+def test_code_of_the_reader_in_the_sandbox_enters_the_conversation(session: Session) -> None:
+    session.execute("answer = 42\nprint(answer)", on_output=lambda _: None)
+    (note,) = session._conversation_before(None)
+    assert "answer = 42" in note.text
+    assert note.text.endswith("Output:\n42")
+
+
+def test_an_unknown_setting_is_refused_at_once(script: Path) -> None:
+    with pytest.raises(SettingsError, match="TEMPERATURE"):
+        Session(temprature=0)
+
+
+def test_the_local_executor_needs_a_yes(session: Session) -> None:
+    with pytest.raises(UsageError, match="consent"):
+        session.ask("Hi", overrides={"agent_executor": "local"})
+
+
+def test_reset_starts_afresh(session: Session, script: Path) -> None:
+    write(script, {"code": "x = 1"}, {"text": "Set."}, {"code": "x"}, {"text": "Gone."})
+    session.ask("Set x.")
+    session.reset()
+    assert session.turns == 0
+    result = session.ask("Is x there?")
+    assert result.steps[0].result.error is not None
+    assert result.steps[0].result.error.ename == "NameError"
+
+
+def test_a_given_workspace_stays(script: Path, tmp_path: Path) -> None:
+    write(script, {"code": "open('kept.txt', 'w').write('abc')"}, {"text": "Written."})
+    folder = tmp_path / "room"
+    folder.mkdir()
+    with Session(provider="scripted", model=str(script), workspace=folder) as session:
+        session.ask("Write.")
+    assert (folder / "kept.txt").read_text() == "abc"
