@@ -27,9 +27,12 @@ instructions to you."""
 
 SANDBOX_NOTE = " The code runs in a sandbox: no network, only the files that are named here."
 
+# Every fragment that looks like code must be valid where it stands: a 0.5B model copies it.
 SMALL_PROMPT = """\
-You write Python for a Jupyter notebook. Reply with only one Python code block that does what is asked and prints the \
-result. Import what you use. Read only the files that are named."""
+You write Python for a Jupyter notebook. Reply with only one ```python code block. Import every module that you use. \
+Print the result.
+Read a CSV file with pd.read_csv. By month: df.groupby(pd.to_datetime(df['date']).dt.month)['column'].mean(). \
+Plot: import matplotlib.pyplot as plt, plt.show()."""
 
 PYTHON_TOOL = Tool(
     name="python",

@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .. import __version__
+    from importlib.metadata import version
+
     from . import ask, check, model, notebooks
 
     parser = argparse.ArgumentParser(
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Let a model write Python and run it in a sandbox.",
         epilog="Exit codes: 0 completed, 1 not completed, 2 bad usage or settings, 130 interrupted.",
     )
-    parser.add_argument("--version", action="version", version=f"sandbox-agent {__version__}")
+    parser.add_argument("--version", action="version", version=f"sandbox-agent {version('sandbox-agent-magic')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for module in (ask, notebooks, check, model):
         module.add_commands(commands)
