@@ -16,7 +16,7 @@ _KEYLIKE = re.compile(
   | \b (?: sk | pk | rk | gsk | xai | hf | ghp | key | api[_-]?key | pat ) [-_] [\w.*-]{6,}
   | \b AIza [\w-]{10,}
   | \b eyJ [\w-]{10,} (?: \. [\w-]+ )*
-  | \b (?= [a-z\d_-]* \d ) (?= [a-z\d_-]* [a-z] ) [a-z\d_-]{32,}
+  | \b (?= \w{0,80} \d ) (?= \w{0,80} [a-z] ) \w{32,}
   | (?<= // ) [^/\s@]+ (?= @ )
     """
 )

@@ -1,16 +1,14 @@
 """What went wrong with a request, said once for all providers that speak HTTP.
 
-`Failure` is a foreign exception reduced to plain values, with every secret gone. `classify` walks `TABLE` and
-makes the package's own error from the first row that fits. Order matters: the special case stands above the general.
+`classify` walks `TABLE` and makes the package's own error from the first row that fits a `Failure`. Order matters: the
+special case stands above the general.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from ..errors import (
     ProviderAuthError,
@@ -24,54 +22,7 @@ from ..errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
-from .cleaning import clean, plain_text
-
-Kind: TypeAlias = Literal["server", "timeout", "connect", "address", "cut", "reply", "key", "other"]
-"""Who failed: the server said so, or what became of the connection, the address, the reply, the key."""
-
-_WAIT = re.compile(
-    r"(?:try again|retry) (?:in|after) (?:(\d+)\s*m(?!s)[a-z]*)?\s*(?:([\d.]+)\s*(ms|s))?", re.IGNORECASE
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One failed request in the server's words. Nothing in it is secret any more."""
-
-    kind: Kind
-    message: str
-    status: int | None = None
-    """HTTP status, or the status-like code of an error inside a stream."""
-    type: str = ""
-    code: str = ""
-    param: str = ""
-    retry_after: float | None = None
-    """Seconds that the server asks to wait."""
-
-    @classmethod
-    def of_body(
-        cls, body: object, *, status: int | None, secrets: Iterable[str], headers: Mapping[str, str] | None = None
-    ) -> Failure:
-        """From the body of an error reply, or of an error event: JSON as parsed, or any text such as a page."""
-        error = body.get("error", body) if isinstance(body, Mapping) else body
-        fields: Mapping[object, object] = error if isinstance(error, Mapping) else {}
-        code = _word(fields.get("code"))
-        raw = next((v for k in ("message", "detail", "error") if isinstance(v := fields.get(k), str)), None)
-        if raw is None:
-            raw = error if isinstance(error, str) else "" if error is None else json.dumps(error, default=str)
-        # In a stream the status line said 200 (or nothing): the event's own code is the better witness.
-        if status in (None, 200) and re.fullmatch(r"[45]\d\d", code):
-            status = int(code)
-        message = clean(plain_text(raw), secrets)
-        return cls(
-            kind="server",
-            message=message,
-            status=status,
-            type=clean(_word(fields.get("type")), secrets),
-            code=clean(code, secrets),
-            param=clean(_word(fields.get("param")), secrets),
-            retry_after=_retry_after(headers or {}, message),
-        )
+from .failure import Failure, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +34,9 @@ class Asked:
     server: str
     """Host, as shown."""
     key: str = "OPENAI_API_KEY"
-    """Setting of the key, with where it came from, as shown."""
+    """Setting of the key, with where it came from, as shown. Empty for a server of our own."""
     url_setting: str = "OPENAI_BASE_URL"
+    """Empty for a server of our own."""
     model_setting: str = "MODEL"
     timeout_s: float = 0.0
 
@@ -116,6 +68,7 @@ class Row:
 
 
 _KEY_HINT = "Check {key}; the key must be one of {server}."
+_OWN_SERVER_HINT = "Run it again: the server is then started anew. If it stays so, ask `sandbox-agent doctor`."
 _LATER_HINT = "Try again later, or set {model_setting} to another model."
 _ADDRESS_HINT = "Check {url_setting}: a full address such as http://localhost:4000/v1, and that the server runs."
 
@@ -338,51 +291,16 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
             status=failure.status,
         )
 
+    foreign = ("{key}" in row.hint and not asked.key) or ("{url_setting}" in row.hint and not asked.url_setting)
+    hint = _OWN_SERVER_HINT if foreign else fill(row.hint)
     said = "It said" if failure.kind == "server" else "Reason"
     status = f" (status {failure.status})" if failure.status is not None else ""
     why = f"{said}{status}: {failure.message}" if failure.message else f"{said}{status}: nothing."
     make: Callable[..., ProviderError] = row.error
     common = {"provider": asked.provider, "model": asked.model, "status": failure.status}
-    texts = {"why": why, "hint": fill(row.hint)}
+    texts = {"why": why, "hint": hint}
     if issubclass(row.error, ProviderRateLimited):
         return make(fill(row.message), retry_after=failure.retry_after, **common, **texts)
     if issubclass(row.error, ProviderUnavailable):
         return make(fill(row.message), retryable=row.retryable, **common, **texts)
     return make(fill(row.message), **common, **texts)
-
-
-def _word(value: object) -> str:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
-
-
-def _retry_after(headers: Mapping[str, str], message: str) -> float | None:
-    """Seconds to wait, from the headers or else from the text."""
-    try:
-        if "retry-after-ms" in headers:
-            return _bounded(float(headers["retry-after-ms"]) / 1000)
-        if "retry-after" in headers:
-            return _bounded(float(headers["retry-after"]))
-    except ValueError:
-        return _until(headers.get("retry-after", ""))
-    found = _WAIT.search(message)
-    if found is None or not (found[1] or found[2]):
-        return None
-    try:
-        seconds = float(found[2] or 0) / (1000 if (found[3] or "").lower() == "ms" else 1)
-    except ValueError:
-        return None
-    return _bounded(60 * int(found[1] or 0) + seconds)
-
-
-def _until(date: str) -> float | None:
-    import email.utils
-    import time
-
-    try:
-        return _bounded(email.utils.parsedate_to_datetime(date).timestamp() - time.time())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _bounded(seconds: float) -> float | None:
-    return max(0.0, seconds) if seconds < 1e7 else None

@@ -12,8 +12,10 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import ProviderError
 from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook
+from . import refusals
 from .chat import ReplyBuilder, messages_json, tools_json
-from .failures import Asked, Failure, classify
+from .failure import Failure
+from .failures import Asked, classify
 from .transport import CONNECT_TIMEOUT_S, BadReply, Deadline, failure_of, http_client, transport_errors
 
 if TYPE_CHECKING:
@@ -27,45 +29,15 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 _SETTINGS = {
     "azure": ("AZURE_OPENAI_API_KEY", "AZURE_API_BASE", "AZURE_DEPLOYMENT_NAME"),
-    "local": ("the server's own key", "AGENT_LOCAL_MODEL", "AGENT_LOCAL_MODEL"),
+    "local": ("", "", "AGENT_LOCAL_MODEL"),
 }
 """Provider to the settings of its key, address and model, for errors; `openai` unless listed."""
-
-# ---- parameters that a server refuses, learned once per address and model -----------------------------------------
-
-_refused: dict[tuple[str, str], frozenset[str]] = {}
-
-_RENAMED = {"max_tokens": "max_completion_tokens"}
-"""A refused parameter to the name to try instead; others are dropped."""
-
-_MENTIONS = {
-    "tools": r"\btools?\b|tool[ _-]?(choice|call|use)|function[ _-]?call",
-    "image_url": r"image|multimodal|vision",
-}
-"""How a refusal speaks of a parameter, where that is not its name."""
-
-_REFUSAL = re.compile(
-    r"unsupported|(not|n't) support|deprecated|unknown|unrecognized|unexpected|not (allowed|permitted)"
-    r"|extra (inputs|fields)|only supported|requires|no endpoints found",
-    re.IGNORECASE,
-)
-_REFUSAL_STATUSES = (None, 400, 404, 422, 500, 501)
-
-
-def refused_parameter(failure: Failure, sent: Sequence[str], model: str) -> str | None:
-    """Which of the parameters in `sent` the server refuses as such; None when the failure is about something else."""
-    # The model's own name is no mention: there may be one called "tool-writer".
-    words = re.sub(rf"(?<!\w){re.escape(model)}(?!\w)", "", f"{failure.message} {failure.code} {failure.type}")
-    if failure.kind != "server" or failure.status not in _REFUSAL_STATUSES or not _REFUSAL.search(words):
-        return None
-    if failure.param in sent:
-        return failure.param
-    mentioned = (n for n in sent if re.search(_MENTIONS.get(n, rf"\b{re.escape(n)}\b"), words, re.IGNORECASE))
-    return next(mentioned, None)
 
 
 class OpenAIProvider:
     """One model of one server, through the openai SDK. Holds a connection between calls; `close` ends it.
+
+    Not for two threads at once.
 
     Args:
         name: the provider's name, as in `-p`.
@@ -104,8 +76,8 @@ class OpenAIProvider:
         self._asked = Asked(
             provider=name,
             model=model,
-            server=_shown_server(self.base_url),
-            key=_shown_key(key, api_key, key_source),
+            server=_shown_server(self.base_url) if url else "The model's own server",
+            key=_shown_key(key, api_key, key_source) if key else "",
             url_setting=url,
             model_setting=model_setting,
         )
@@ -183,10 +155,10 @@ class OpenAIProvider:
                 failure = failure_of(exc, self._secrets)
             if failure is None:
                 return
-            refused = None if begun else refused_parameter(failure, optional, self.model)
+            refused = None if begun else refusals.refused_parameter(failure, optional, self.model)
             if refused is None:
                 raise self._error(failure, request.deadline_s)
-            self._learn(refused)
+            refusals.learn(self.base_url, self.model, refused)
 
     def _stream(self, body: dict[str, JSON], timeout_s: float) -> Iterator[Mapping[str, object]]:
         import openai
@@ -236,12 +208,12 @@ class OpenAIProvider:
 
     def _body(self, request: ModelRequest) -> tuple[dict[str, JSON], list[str]]:
         """The request's JSON (messages last: what precedes them stays the same), and what of it could be left out."""
-        refused = _refused.get((self.base_url, self.model), frozenset())
+        refused = refusals.refused(self.base_url, self.model)
         wished: dict[str, JSON] = {"stream_options": {"include_usage": True}}
         if request.temperature is not None:
             wished["temperature"] = request.temperature
         if request.max_output_tokens is not None:
-            name = "max_tokens" if "max_tokens" not in refused else _RENAMED["max_tokens"]
+            name = "max_tokens" if "max_tokens" not in refused else refusals.RENAMED["max_tokens"]
             wished[name] = request.max_output_tokens
         wished.update(self._extra_body)
         if request.tools:
@@ -258,10 +230,6 @@ class OpenAIProvider:
         if images and any(message.images for message in request.messages):
             optional.insert(0, "image_url")
         return {"model": self.model, "stream": True, **wished, "messages": messages}, optional
-
-    def _learn(self, parameter: str) -> None:
-        place = (self.base_url, self.model)
-        _refused[place] = _refused.get(place, frozenset()) | {parameter}
 
     def _error(self, failure: Failure, timeout_s: float) -> ProviderError:
         return classify(failure, replace(self._asked, timeout_s=timeout_s))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from .cleaning import clean
-from .failures import Failure, Kind
+from .failure import Failure, Kind
 
 if TYPE_CHECKING:
     import httpx2
@@ -68,7 +68,8 @@ class Deadline:
 def _shut(sock: socket.socket | None) -> None:
     if sock is not None:
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+            # Not the method of an SSLSocket: that one would take the TLS state away from under the waiting read.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def http_client(deadline: Deadline, *, trust_env: bool) -> httpx2.Client:

@@ -20,8 +20,9 @@ from sandbox_agent_magic.errors import (
     ProviderUnavailable,
 )
 from sandbox_agent_magic.providers.cleaning import clean
-from sandbox_agent_magic.providers.failures import TABLE, Asked, Failure, classify
-from sandbox_agent_magic.providers.openai import refused_parameter
+from sandbox_agent_magic.providers.failure import Failure
+from sandbox_agent_magic.providers.failures import TABLE, Asked, classify
+from sandbox_agent_magic.providers.refusals import refused_parameter
 from sandbox_agent_magic.providers.transport import failure_of
 
 ASKED = Asked("openai", "gpt-4o", "api.openai.com", "OPENAI_API_KEY from .env, ends in ...4f2a", timeout_s=300)
@@ -132,6 +133,12 @@ def test_the_last_line_says_what_to_do_and_names_the_setting_and_the_source_of_t
     assert "OPENAI_API_KEY from .env, ends in ...4f2a" in lines[2]
 
 
+def test_a_server_of_our_own_has_no_address_or_key_to_check() -> None:
+    own = Asked("local", "small", "The model's own server", key="", url_setting="", model_setting="AGENT_LOCAL_MODEL")
+    for failure in (Failure("connect", "Connection refused"), said(401, "no")):
+        assert "started anew" in classify(failure, own).hint
+
+
 @pytest.mark.parametrize(
     ("headers", "message", "seconds"),
     [
@@ -202,7 +209,7 @@ def test_what_looks_like_a_key_is_hidden_even_if_it_is_not_ours(text: str) -> No
 
 
 def test_ordinary_words_stay() -> None:
-    text = "The model gpt-4o-2024-08-06 has a maximum context length of 128000 tokens; see https://example.org/docs"
+    text = "The model claude-sonnet-4-5-20250929-thinking has a maximum context length of 128000 tokens; see https://example.org/docs"
     assert clean(text, ["no-such-secret"]) == text
 
 

@@ -311,6 +311,7 @@ MISHAPS: dict[str, tuple[Reply, type[ProviderError], bool]] = {
     "a page": (Reply(fault="html"), ProviderReplyInvalid, False),
     "bad JSON": (Reply("a b c d", fault="bad_json"), ProviderReplyInvalid, False),
     "an event that is no object": (Reply(events=[5]), ProviderReplyInvalid, False),
+    "a page with status 502": (Reply(status=502, body="<title>Bad Gateway</title>"), ProviderUnavailable, True),
     "no choice at all": (Reply(events=[{"choices": []}]), ProviderReplyInvalid, False),
     "other JSON": (Reply(body={"hello": "world"}), ProviderReplyInvalid, False),
     "cut off": (Reply("a b c d", fault="cut"), ProviderUnavailable, True),
