@@ -61,7 +61,7 @@ def summary(result: RunResult) -> str:
     parts = [
         f"{_RUN_WORDS[result.status]} in {result.duration_s:.1f} s",
         steps,
-        f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out",
+        f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out" if usage.input_tokens else "",
         cost,
         f"{result.provider} {result.model} in {result.executor}",
         result.label,

@@ -47,7 +47,7 @@ def status_text(session: Session) -> str:
     try:
         provider = select(settings) if settings.agent_provider == "auto" else settings.agent_provider
     except SandboxAgentError as exc:
-        provider = "none: " + " ".join(exc.lines())
+        provider = f"none ({exc.message} sandbox-agent doctor says more.)"
     usage = session.usage
     cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
     running = ", ".join(session.running) or "not started"

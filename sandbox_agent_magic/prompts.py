@@ -44,7 +44,9 @@ PYTHON_TOOL = Tool(
     },
 )
 
-SMALL_ANSWER = "Output of the code:\n{output}\nNow answer the request in one short sentence. No code."
+_SMALL_OUTPUT = "The output was:\n"
+_SMALL_ANSWER = "\nAnswer the request in one sentence. No code."
+_SMALL_ANSWER_BYTES = 1_000
 
 _FENCE = re.compile(
     r"^[ \t]*```[ \t]*(?P<lang>[\w+-]*)[^\n]*\n(?P<code>.*?)(?:^[ \t]*```[ \t]*$|\Z)", re.MULTILINE | re.DOTALL
@@ -102,6 +104,31 @@ def code_blocks(reply: ModelReply, *, fences: bool, small: bool = False) -> tupl
     if not found and small and _looks_like_code(reply.text):
         found = (CodeBlock(reply.text.strip()),)
     return found
+
+
+def small_question(output: str) -> str:
+    """What a small model is asked after its code worked."""
+    return _SMALL_OUTPUT + output + _SMALL_ANSWER
+
+
+def small_answer(output: str, *, pictures: bool) -> str | None:
+    """The answer that needs no small model: measured, it misreads tables and has nothing to say about a picture.
+
+    Args:
+        output: text of the code's outputs.
+        pictures: whether it showed pictures.
+
+    Returns:
+        The answer, or None where the model puts one line into words well.
+    """
+    lines = output.strip().splitlines()
+    if pictures:
+        return "The picture is in the output above."
+    if not lines:
+        return "The code ran and showed nothing."
+    if len(lines) > 1:
+        return f"```text\n{cap_text(output.strip(), _SMALL_ANSWER_BYTES).replace('```', '')}\n```"
+    return None
 
 
 def prose(text: str) -> str:

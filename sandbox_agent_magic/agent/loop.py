@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from ..errors import SandboxAgentError
 from ..outputs import images_of, text_of
 from ..prompts import (
-    SMALL_ANSWER,
     CodeBlock,
     code_blocks,
     prose,
     result_text,
+    small_answer,
+    small_question,
     system_prompt,
     unanswered_calls,
 )
@@ -35,44 +35,15 @@ from ..types import (
     Provider,
     RunFinished,
     RunResult,
-    RunStatus,
     Step,
     StepFinished,
     Usage,
 )
+from .progress import Progress, Stop
 from .request import Asker
 
 _STUCK_AFTER = 3
 """The same code failing this often in a row will not work the next time either."""
-
-
-@dataclass(slots=True)
-class _Progress:
-    """What a run has come to so far."""
-
-    steps: list[Step] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    requests: int = 0
-    turns: int = 0
-    failures: int = 0
-    """Failed steps in a row."""
-    used_tools: bool = False
-    answering: bool = False
-    """A small model was asked for its answer: whatever it says next is that."""
-
-    def count_request(self) -> None:
-        """One more request was sent."""
-        self.requests += 1
-
-
-class _Stop(Exception):
-    """Ends the loop with a status."""
-
-    def __init__(self, status: RunStatus, answer: str = "", reason: str = "") -> None:
-        super().__init__(status)
-        self.status: RunStatus = status
-        self.answer = answer
-        self.reason = reason
 
 
 class Agent:
@@ -128,16 +99,16 @@ class Agent:
         """
         began = self._clock()
         start = len(conversation)
-        progress = _Progress()
+        progress = Progress()
         conversation.append(Message("user", prompt))
-        stop: _Stop
+        stop: Stop
         try:
             while True:
                 self._turn(conversation, progress, emit, gate)
-        except _Stop as exc:
+        except Stop as exc:
             stop = exc
         except KeyboardInterrupt:
-            stop = _Stop("interrupted", reason="Interrupted by the reader.")
+            stop = Stop("interrupted", reason="Interrupted by the reader.")
         except SandboxAgentError:
             if not progress.turns:
                 del conversation[start:]  # nothing happened: running the cell again must not ask twice
@@ -164,10 +135,10 @@ class Agent:
 
     # ---- one turn of the model ----------------------------------------------------------------------------------
 
-    def _turn(self, conversation: list[Message], progress: _Progress, emit: EmitHook, gate: Gate) -> None:
-        """One request and what its reply asks for. Ends the run by raising `_Stop`."""
+    def _turn(self, conversation: list[Message], progress: Progress, emit: EmitHook, gate: Gate) -> None:
+        """One request and what its reply asks for. Ends the run by raising `Stop`."""
         if progress.turns >= self._limits.max_iterations:
-            raise _Stop(
+            raise Stop(
                 "limit",
                 reason=f"No answer after {progress.turns} model turns (MAX_ITERATIONS, --max-iterations).",
             )
@@ -180,14 +151,14 @@ class Agent:
             on_attempt=progress.count_request,
         )
         if isinstance(reply, str):
-            raise _Stop("budget", reason=reply)
+            raise Stop("budget", reason=reply)
         progress.turns += 1
         progress.usage += reply.usage
         progress.used_tools = progress.used_tools or bool(reply.tool_calls)
         conversation.append(Message("assistant", reply.text, tool_calls=reply.tool_calls))
         small = self._provider.traits.small
         if progress.answering:
-            raise _Stop("completed", answer=prose(reply.text) or text_of(progress.steps[-1].result.outputs))
+            raise Stop("completed", answer=prose(reply.text) or text_of(progress.steps[-1].result.outputs))
         blocks = code_blocks(reply, fences=small or not progress.used_tools, small=small)
         if reply.finish_reason == "length" and blocks:
             conversation.extend(_unrun(blocks, "Not run: the reply was cut at the model's length limit. Be shorter."))
@@ -200,21 +171,21 @@ class Agent:
     def _finish(self, reply: ModelReply, conversation: list[Message]) -> None:
         """A reply without code is the answer; an empty one is asked again."""
         if reply.finish_reason == "content_filter":
-            raise _Stop("failed", answer=reply.text, reason="The provider's content filter stopped the reply.")
+            raise Stop("failed", answer=reply.text, reason="The provider's content filter stopped the reply.")
         if reply.finish_reason == "length":
-            raise _Stop("limit", answer=reply.text, reason="The answer was cut at the model's length limit.")
+            raise Stop("limit", answer=reply.text, reason="The answer was cut at the model's length limit.")
         if not reply.text.strip():
             conversation[-1] = Message("assistant", "(nothing)")
             conversation.append(Message("user", "Your reply was empty. Go on, or give the answer."))
             return
-        raise _Stop("completed", answer=reply.text.strip())
+        raise Stop("completed", answer=reply.text.strip())
 
     def _run_blocks(
         self,
         reply: ModelReply,
         blocks: tuple[CodeBlock, ...],
         conversation: list[Message],
-        progress: _Progress,
+        progress: Progress,
         emit: EmitHook,
         gate: Gate,
     ) -> None:
@@ -242,7 +213,7 @@ class Agent:
             if block.call_id is not None:
                 conversation.append(Message("tool", text, tool_call_id=block.call_id))
             if progress.steps and progress.steps[-1].result.status == "interrupted":
-                raise _Stop("interrupted", reason="Interrupted by the reader.")
+                raise Stop("interrupted", reason="Interrupted by the reader.")
         progress.failures = progress.failures + 1 if failed else 0
         self._check_stuck(progress)
         self._report(conversation, texts, pictures, progress, failed=failed, by_tools=bool(reply.tool_calls))
@@ -252,7 +223,7 @@ class Agent:
         conversation: list[Message],
         texts: list[str],
         results: list[ExecutionResult],
-        progress: _Progress,
+        progress: Progress,
         *,
         failed: bool,
         by_tools: bool,
@@ -261,15 +232,26 @@ class Agent:
         traits = self._provider.traits
         images = tuple(image for result in results for image in images_of(result.outputs)) if traits.images else ()
         if traits.small and not failed:
-            progress.answering = True
-            conversation.append(Message("user", SMALL_ANSWER.replace("{output}", "\n".join(texts))))
+            self._ask_small(conversation, texts, results, progress)
         elif not by_tools:
             conversation.append(Message("user", "Output:\n" + "\n\n".join(texts), images=images))
         elif images:
             conversation.append(Message("user", "The pictures that the code showed:", images=images))
 
+    def _ask_small(
+        self, conversation: list[Message], texts: list[str], results: list[ExecutionResult], progress: Progress
+    ) -> None:
+        """A small model's code worked: take the output as the answer, or have one line put into words."""
+        conversation.append(Message("user", small_question("\n".join(texts))))
+        outputs = [output for result in results for output in result.outputs]
+        answer = small_answer(text_of(outputs), pictures=bool(images_of(outputs)))
+        if answer is not None:
+            conversation.append(Message("assistant", answer))
+            raise Stop("completed", answer=answer)
+        progress.answering = True
+
     def _step(
-        self, block: CodeBlock, explanation: str, usage: Usage, progress: _Progress, emit: EmitHook
+        self, block: CodeBlock, explanation: str, usage: Usage, progress: Progress, emit: EmitHook
     ) -> ExecutionResult:
         index = len(progress.steps) + 1
         emit(CodeProposed(index, block.code))
@@ -283,13 +265,13 @@ class Agent:
         emit(StepFinished(step))
         return result
 
-    def _check_stuck(self, progress: _Progress) -> None:
+    def _check_stuck(self, progress: Progress) -> None:
         last = progress.steps[-_STUCK_AFTER:]
         same = len({step.code for step in last}) == 1
         if len(last) == _STUCK_AFTER and same and all(step.result.status != "ok" for step in last):
-            raise _Stop("stuck", reason=f"The model wrote the same failing code {_STUCK_AFTER} times.")
+            raise Stop("stuck", reason=f"The model wrote the same failing code {_STUCK_AFTER} times.")
 
-    def _temperature_now(self, progress: _Progress) -> float | None:
+    def _temperature_now(self, progress: Progress) -> float | None:
         if self._temperature is None or not self._provider.traits.small or not progress.failures:
             return self._temperature
         return min(1.0, self._temperature + 0.3 * progress.failures)

@@ -238,6 +238,15 @@ def test_a_small_model_is_done_after_code_that_worked(bench: Bench) -> None:
     assert bench.provider.requests[0].tools == ()
 
 
+def test_a_small_model_is_not_asked_about_a_table_or_a_picture(bench: Bench) -> None:
+    result = bench.run(say("```python\nprint('a\\nb')\n```"), traits=SMALL)
+    assert (result.status, result.answer, result.requests) == ("completed", "```text\na\nb\n```", 1)
+    picture = "from IPython.display import Image, display\ndisplay(Image(data=b'\\x89PNG', format='png'))"
+    result = bench.run(say(f"```python\n{picture}\n```"), traits=SMALL)
+    assert result.answer == "The picture is in the output above."
+    assert bench.conversation[-1].role == "assistant"
+
+
 def test_a_small_model_gets_warmer_after_a_failure(bench: Bench) -> None:
     bench.run(say("```python\n1/0\n```"), say("```python\nprint(1)\n```"), say("1"), traits=SMALL)
     temperatures = [request.temperature for request in bench.provider.requests]
