@@ -143,8 +143,10 @@ def _litellm(settings: Settings, model: str | None) -> Provider:
 def _local(settings: Settings, model: str | None) -> Provider:
     from .local import LocalProvider
 
+    # MODEL of the environment or a .env is for the remote providers; -m beside -p local means this one.
+    asked = settings.model if settings.source("MODEL") == "argument" else None
     return LocalProvider(
-        model=model or settings.agent_local_model,
+        model=model or asked or settings.agent_local_model,
         threads=settings.agent_local_threads,
         idle_s=settings.agent_local_idle,
         seed=settings.agent_local_seed,
