@@ -83,7 +83,7 @@ class Workspace:
         if folder is None:
             self.path = Path(tempfile.mkdtemp(prefix="sandbox-workspace-")).resolve()
         else:
-            self.path = folder.expanduser().resolve()
+            self.path = _expand(folder).resolve()
             _refuse_unsafe(self.path)
         self._root = os.open(self.path, _FOLDER_FLAGS)
         self._owner = os.fstat(self._root).st_uid, os.fstat(self._root).st_gid
@@ -211,10 +211,15 @@ class Workspace:
         os.fchown(folder, *self._owner) if os.fstat(folder).st_uid == self._uid else None
 
 
+def _expand(path: Path) -> Path:
+    """Like `Path.expanduser`, but a user without a home folder is no error."""
+    return Path(os.path.expanduser(path))
+
+
 def _refuse_unsafe(folder: Path) -> None:
     """Raise unless `folder` may be handed to code that nobody has read."""
     reason = ""
-    home = Path.home().resolve()
+    home = _expand(Path("~")).resolve()
     environment = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()} - {Path("/usr")}
     if not folder.is_dir():
         reason = "it is not a folder"

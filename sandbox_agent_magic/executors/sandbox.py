@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import sys
 import weakref
 from collections.abc import Sequence
@@ -40,6 +41,7 @@ class SandboxExecutor:
         limits: SandboxLimits | None = None,
         cell_timeout_s: float | None = None,
     ) -> None:
+        self.owner_pid = os.getpid()
         self._limits = limits or SandboxLimits()
         self._cell_timeout_s = cell_timeout_s
         self._uid = sandbox_uid()
@@ -117,4 +119,5 @@ _alive: weakref.WeakSet[SandboxExecutor] = weakref.WeakSet()
 @atexit.register
 def _shutdown_all() -> None:
     for executor in list(_alive):
-        executor.shutdown()
+        if executor.owner_pid == os.getpid():  # a forked child must not end its parent's sandbox
+            executor.shutdown()

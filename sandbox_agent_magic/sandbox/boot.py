@@ -245,7 +245,7 @@ def run_kernel(config: Configuration) -> None:
 
 def main() -> None:
     """Limits, probes, kernel, in this order."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
+    channel = socket.socket(fileno=int(sys.argv.pop()))
     with channel, channel.makefile("rwb") as lines:
         config: Configuration = json.loads(lines.readline())
         set_limits(config["limits"])

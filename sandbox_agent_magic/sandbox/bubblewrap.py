@@ -6,9 +6,8 @@ import hashlib
 import importlib.util
 import os
 import stat
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -226,12 +225,7 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
             arguments += ["--ro-bind-try", name, name]
     for folder in plan.folders:
         arguments += ["--ro-bind", str(staged.get(folder, folder)), str(folder)]
-        for name in _MASKED:
-            path = folder / name
-            if os.path.isdir(path):
-                arguments += ["--size", "4096", "--tmpfs", str(path), "--remount-ro", str(path)]
-            elif os.path.exists(path):
-                arguments += ["--ro-bind", "/dev/null", str(path)]
+    arguments += _masks({*plan.folders, Path(sys.prefix), Path(sys.base_prefix), Path("/usr/local")})
     arguments += ["--ro-bind-data", str(plan.passwd_fd), "/etc/passwd"]
     arguments += ["--bind", str(staged.get(plan.workspace, plan.workspace)), inside, "--chdir", inside]
     arguments += ["--remount-ro", "/"]
@@ -239,6 +233,17 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
         arguments += ["--setenv", name, value]
     arguments += ["--seccomp", str(plan.seccomp_fd), "--"]
     return [*arguments, sys.executable, "-P", "-", str(plan.channel_fd)]
+
+
+def _masks(folders: Set[Path]) -> list[str]:
+    """Arguments that hide what may hold secrets in `folders`."""
+    arguments: list[str] = []
+    for path in sorted(str(folder / name) for folder in folders for name in _MASKED):
+        if os.path.isdir(path):
+            arguments += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
+        elif os.path.exists(path):
+            arguments += ["--ro-bind", "/dev/null", path]
+    return arguments
 
 
 def _variables(limits: SandboxLimits) -> dict[str, str]:
@@ -268,11 +273,3 @@ def _variables(limits: SandboxLimits) -> dict[str, str]:
     if "TZ" in os.environ:
         variables["TZ"] = os.environ["TZ"]
     return variables
-
-
-def version(launcher: Launcher) -> str:
-    """What the binary says of itself, for reports; empty if it cannot run."""
-    try:
-        return subprocess.run([launcher.path, "--version"], capture_output=True, text=True, timeout=5).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return ""

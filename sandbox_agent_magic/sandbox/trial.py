@@ -17,7 +17,7 @@ from pathlib import Path
 
 from . import bubblewrap, seccomp
 from .canary import Attempt
-from .limits import SandboxLimits
+from .limits import SandboxLimits, counted_tasks
 
 _MAX_SOCKET_PATH = 107
 _MAX_REPORT_BYTES = 64 << 10
@@ -91,7 +91,7 @@ class Trial:
                 "key": wish.key,
                 "kernel": wish.kernel,
                 "listeners": [listener.fileno() for listener in listeners],
-                "limits": wish.limits.rlimits(),
+                "limits": wish.limits.rlimits(other_tasks=counted_tasks() if wish.uid is None else 0),
                 "bait_port": bait_server.getsockname()[1],
                 "bait_file": str(bait / "file"),
                 "closed_folders": ["/", "/usr", "/etc", "/dev", str(bait), *map(str, plan.folders)],
