@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
 from collections.abc import Mapping, Sequence
@@ -78,8 +79,7 @@ class Execution:
     @property
     def count(self) -> int | None:
         """The execution count that the kernel claims."""
-        count = self._reply.get("execution_count") if self._reply else None
-        return count if isinstance(count, int) else None
+        return _count(self._reply or {})
 
     def error(self, outputs: Sequence[Output]) -> ErrorInfo:
         """The exception that ended the code, from its cleaned outputs, else from the reply."""
@@ -104,7 +104,8 @@ class Execution:
         elif message.channel == "iopub":
             output = _output(message.kind, content)
             if output is not None:
-                self._collector.add(output)
+                with contextlib.suppress(RecursionError):  # JSON nested just deep enough to be parsed
+                    self._collector.add(output)
 
 
 class Connection:
@@ -234,6 +235,15 @@ def _output(kind: str, content: Mapping[str, object]) -> Output | None:
     metadata = metadata if isinstance(metadata, dict) else {}
     if kind == "display_data":
         return {"output_type": "display_data", "data": data, "metadata": metadata}
+    return {
+        "output_type": "execute_result",
+        "data": data,
+        "metadata": metadata,
+        "execution_count": _count(content),
+    }
+
+
+def _count(content: Mapping[str, object]) -> int | None:
+    """An execution count that may be one."""
     count = content.get("execution_count")
-    count = count if isinstance(count, int) else None
-    return {"output_type": "execute_result", "data": data, "metadata": metadata, "execution_count": count}
+    return count if isinstance(count, int) and 0 < count < 1 << 31 else None

@@ -172,7 +172,12 @@ def test_forged_and_broken_messages_neither_kill_the_client_nor_become_outputs(s
         send([b""])
         deep = b"[" * 100_000
         strange = [("comm_open", {}), ("input_request", {"prompt": "?"}), ("stream", {"text": 5}), ("unheard_of", {}),
-                   ("display_data", {"data": 7}), ("error", {"traceback": 3}), ("status", {})]
+                   ("display_data", {"data": 7}), ("error", {"traceback": 3}), ("status", {}),
+                   ("execute_result", {"data": {"text/plain": "genuine"}, "execution_count": 10**100})]
+        nested = []
+        for _ in range(900):
+            nested = [nested]
+            strange.append(("display_data", {"data": {"application/json": nested}, "metadata": {}}))
         for kind, content in strange:
             kernel.session.send(kernel.iopub_socket, kind, content, parent=parent)
         other = {"header": {**parent["header"], "msg_id": "of another request"}}
@@ -185,6 +190,8 @@ def test_forged_and_broken_messages_neither_kill_the_client_nor_become_outputs(s
     assert (result.status, text(result).splitlines()[0]) == ("ok", "genuine")
     assert "forged" not in text(result)
     assert "late" not in text(result)
+    counts = [output["execution_count"] for output in result.outputs if output["output_type"] == "execute_result"]
+    assert counts == [None]
     assert text(run(sandbox, "6 * 7")) == "42"
 
 
