@@ -88,7 +88,8 @@ class Workspace:
         self._root = os.open(self.path, _FOLDER_FLAGS)
         self._owner = os.fstat(self._root).st_uid, os.fstat(self._root).st_gid
         if uid is not None:
-            os.fchown(self._root, uid, uid)
+            with _explained(f"Cannot hand {self.path} to the sandbox's user."):
+                os.fchown(self._root, uid, uid)
 
     def put(self, source: Path, name: str) -> FileInfo:
         """Copy the host's file `source` into the workspace as `name`, replacing what is there.

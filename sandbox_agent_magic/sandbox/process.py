@@ -22,13 +22,27 @@ _chosen: bubblewrap.Launcher | None = None
 
 
 def sandbox_uid() -> int | None:
-    """As root, a user id that nobody has; else None: the sandbox runs as the user who asks."""
+    """As root, a user id that nobody has; else None: the sandbox runs as the user who asks.
+
+    Also None for the root of a rootless container that has no id to spare: that is an ordinary user outside.
+    """
     if os.name != "posix" or os.getuid() != 0:
         return None
-    uid = 210_000 + os.getpid() % 50_000
-    while _has_name(uid):
-        uid += 1
-    return uid
+    wanted = (210_000 + os.getpid() % 50_000, 60_000 + os.getpid() % 5_000)
+    return next((uid for uid in wanted if not _has_name(uid) and _mapped(uid)), None)
+
+
+def _mapped(number: int) -> bool:
+    """Whether `number` is a user and a group id in this user namespace; a container may have a few only."""
+    for name in ("uid_map", "gid_map"):
+        try:
+            lines = Path("/proc/self", name).read_text().splitlines()
+        except OSError:
+            return True  # not Linux, where nothing is started anyway
+        ranges = [(int(first), int(count)) for first, _, count in map(str.split, lines)]
+        if not any(first <= number < first + count for first, count in ranges):
+            return False
+    return True
 
 
 def _has_name(uid: int) -> bool:

@@ -327,3 +327,46 @@ def test_it_works_for_an_ordinary_user_whose_python_lies_in_a_private_home() -> 
         assert done.stdout == "54321 ok 1000 ['a/b/c']\nFalse\n"
     finally:
         shutil.rmtree(home)
+
+
+AS_SOMEONE = """
+from sandbox_agent_magic.errors import SandboxAgentError
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+executor = SandboxExecutor()
+try:
+    result = executor.execute("open('here', 'w').close(); 6 * 7", timeout_s=60, on_output=lambda output: None)
+    print(result.status, result.outputs[0]["data"]["text/plain"])
+except SandboxAgentError as error:
+    print(type(error).__name__, *error.lines(), sep="\\n")
+executor.shutdown()
+"""
+
+
+def run_under(*wrapper: str) -> list[str]:
+    """Lines that a sandbox's user prints when started by `wrapper`."""
+    command = [*wrapper, sys.executable, "-c", AS_SOMEONE]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def test_it_works_for_the_root_of_a_rootless_container() -> None:
+    assert run_under("unshare", "--user", "--map-root-user") == ["ok 42"]
+
+
+def test_where_user_namespaces_are_switched_off_it_refuses_and_names_the_switch() -> None:
+    # The setting counts within the new namespace only.
+    off = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" "$@"'
+    name, what, why, hint = run_under("unshare", "--user", "--map-root-user", "sh", "-c", off)
+    assert name == "SandboxUnavailable"
+    assert "nothing was run" in what
+    assert "bwrap" in why
+    assert "sysctl user.max_user_namespaces" in hint
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can have lost a capability")
+@pytest.mark.may_skip
+def test_root_without_the_right_to_mount_is_refused_with_what_to_do() -> None:
+    name, *lines = run_under("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
+    assert name == "SandboxUnavailable"
+    assert len(lines) == 3
