@@ -15,6 +15,8 @@ from .openai import OpenAIProvider
 
 TRAITS = ModelTraits(small=True, images=False, label="small local model, may be wrong")
 
+_DYING_S = 0.5
+
 
 class LocalProvider:
     """Asks a model of the model store through a server on loopback that all notebooks of the user share.
@@ -73,7 +75,7 @@ class LocalProvider:
                 return client.complete(replace(request, deadline_s=left_s), on_text=counted)
             except ProviderError as exc:
                 failure = exc
-            if self._still_there(path):
+            if failure.status is not None or self._still_there(path):
                 raise failure
             self.close()
             if attempt == 2 or pieces:
@@ -116,7 +118,13 @@ class LocalProvider:
         return self._client
 
     def _still_there(self, path: Path) -> bool:
-        return local_server.is_alive(path, threads=self._threads)
+        """Whether the server lives on after a failure. A dying process needs a moment to be gone."""
+        end = time.monotonic() + _DYING_S
+        while local_server.is_alive(path, threads=self._threads):
+            if time.monotonic() > end:
+                return True
+            time.sleep(0.05)
+        return False
 
     def _crashed(self, path: Path) -> ProviderUnavailable:
         return ProviderUnavailable(

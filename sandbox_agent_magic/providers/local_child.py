@@ -19,6 +19,9 @@ LOST_THE_RACE = 75
 CANNOT_LOAD = 3
 """Exit status: the model's file, or xllamacpp itself, is no good; the reason is on stderr."""
 
+FIRST_REQUEST_S = 30.0
+"""Who had the server started may first have to import an SDK."""
+
 MAX_LOG_BYTES = 2**20
 CONTEXT_TOKENS = 8192
 PROMPT_CACHE_MIB = 512
@@ -41,6 +44,7 @@ def main() -> int:
     port = int(server.listening_address.rsplit(":", 1)[1])  # type: ignore[attr-defined]
     _write(order["state"], {"pid": os.getpid(), "port": port, "key": order["key"]})
     _wait(server, order)
+    _leave(0)  # before the server is torn down: port and lock fall together
     return 0
 
 
@@ -66,13 +70,16 @@ def _serve(order: dict[str, str]) -> object:
 def _wait(server: object, order: dict[str, str]) -> None:
     """Return when nothing was asked for `idle_s` seconds. A request under way counts, however long it takes."""
     idle_s = float(order["idle_s"])
+    bound_s = max(idle_s, FIRST_REQUEST_S)
     counted, since = "", time.monotonic()
-    while _is_mine(order) and time.monotonic() - since < idle_s:
+    while _is_mine(order) and time.monotonic() - since < bound_s:
         time.sleep(min(1.0, idle_s / 5))
         metrics: str = server.handle_metrics()  # type: ignore[attr-defined]
         busy = re.search(r"^llamacpp:requests_(?:processing|deferred) [1-9]", metrics, re.MULTILINE)
         totals = " ".join(re.findall(r"^llamacpp:(?:n_decode|tokens_predicted)_total (\S+)", metrics, re.MULTILINE))
         if busy or totals != counted:
+            if busy or counted:
+                bound_s = idle_s
             counted, since = totals, time.monotonic()
         if os.fstat(2).st_size > MAX_LOG_BYTES:
             os.ftruncate(2, 0)
@@ -119,7 +126,11 @@ def _lock(path: str) -> bool:
     return False
 
 
-if __name__ == "__main__":
-    status = main()
+def _leave(status: int) -> None:
+    """End the process at once: the server's threads may be in the middle of something."""
     sys.stderr.flush()
-    os._exit(status)  # at once: the server's threads may be in the middle of something
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    _leave(main())
