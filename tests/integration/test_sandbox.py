@@ -261,8 +261,8 @@ time.sleep(600)
 
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
     try:
-        assert parent.stdout is not None
         assert parent.stdout.readline() == "ok\n"
         inside = psutil.Process(parent.pid).children(recursive=True)
         assert len(inside) >= 4

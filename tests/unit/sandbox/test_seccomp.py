@@ -26,7 +26,7 @@ def verdict(machine: str, number: int, *arguments: int, audit: int | None = None
         if operation == 0x20:
             accumulator = struct.unpack_from("<I", data, value)[0]
         elif operation == 0x06:
-            return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(value, value & 0xFFFF)
+            return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(value) or int(value & 0xFFFF)
         else:
             holds = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[operation]
             at += if_true if holds else if_false
