@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import sys
+import tempfile
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Commands = argparse._SubParsersAction
 _DEMO_SEED = 42
+_KERNEL_START_S = 180
+"""A kernel takes a second; on a busy machine with a cold disk it was seen to take more than a minute."""
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -88,22 +91,27 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
             done += 1
             print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
 
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        # Unix sockets, where there are any: an open TCP port would let other users of the machine listen.
-        config=Config({"ConnectionFileMixin": {"transport": "ipc" if os.name == "posix" else "tcp"}}),
-        resources={"metadata": {"path": str(source.resolve().parent)}},
-        on_cell_start=on_start,
-    )
     problem = ""
     try:
-        client.execute(env={**os.environ, **environment})
+        # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
+        with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
+            connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
+            client = NotebookClient(
+                notebook,
+                timeout=None,
+                startup_timeout=_KERNEL_START_S,
+                kernel_name="python3",
+                config=Config({"ConnectionFileMixin": connection}),
+                resources={"metadata": {"path": str(source.resolve().parent)}},
+                on_cell_start=on_start,
+            )
+            client.execute(env={**os.environ, **environment})
     except CellExecutionError as exc:
         problem = f"A cell failed: {exc.ename}: {exc.evalue}"
     except DeadKernelError:
         problem = "The notebook's kernel died."
+    except RuntimeError as exc:  # nbclient's word for a kernel that does not come up
+        problem = f"The notebook's kernel did not start: {exc}."
     finally:
         expansion.write_notebook(expansion.expand(notebook), target)
     if problem:

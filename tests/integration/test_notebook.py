@@ -46,8 +46,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_run_makes_cells_that_run_again_without_the_model(folder: Path) -> None:
-    done = sandbox_agent(folder, "run", "job.ipynb", "-o", "done.ipynb")
+    (folder / "elsewhere").mkdir()
+    done = sandbox_agent(folder / "elsewhere", "run", "../job.ipynb", "-o", "../done.ipynb")
     assert done.returncode == 0, done.stderr
+    assert list((folder / "elsewhere").iterdir()) == []
     finished = nbformat.read(folder / "done.ipynb", 4)
     nbformat.validate(finished)
     sources = [cell.source for cell in finished.cells]
