@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,3 +124,24 @@ def test_pictures_go_to_a_model_that_can_see_and_are_named_to_one_that_cannot() 
 
 def test_a_picture_that_is_not_base64_is_dropped() -> None:
     assert "image/png" in text_of(collected(display({"image/png": '"><script>'})))
+
+
+def test_broken_text_becomes_text_that_can_be_saved() -> None:
+    found = collected(stream("a\ud800b"), display({"text/html": "<b>\udfff</b>", "text/plain": "\ud800"}))
+    json.dumps(found, ensure_ascii=False).encode("utf-8")
+
+
+def test_json_that_cannot_be_saved_is_dropped() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for bad in (deep, float("nan"), {"x": "\ud800"}):
+        found = collected(display({"application/json": bad, "text/plain": "kept"}))  # type: ignore[dict-item]
+        assert found[0]["data"] == {"text/plain": "kept"}  # type: ignore[typeddict-item]
+
+
+def test_all_pictures_of_a_cell_together_are_bounded() -> None:
+    big = "A" * (5 << 20)
+    found = collected(*(display({"image/png": big}) for _ in range(20)))
+    assert sum(output["output_type"] == "display_data" for output in found) == 6
+    assert "over 32 MiB in all" in text_of(found[6:])

@@ -1,0 +1,123 @@
+"""Take the outputs of one execution as they arrive; coalesce and cap them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..types import Output, OutputHook, StreamOutput
+from .clean import clean_output, clean_text
+
+MAX_TEXT_BYTES = 1 << 20
+"""Text that one cell keeps, half from its head and half from its tail."""
+MAX_OUTPUTS = 1_000
+"""Outputs of one cell."""
+MAX_RICH_BYTES = 32 << 20
+"""All rich outputs of one cell together."""
+
+
+class OutputCollector:
+    """Takes the outputs of one execution as they arrive and keeps what may be kept.
+
+    Args:
+        on_output: called with each cleaned output as it arrives.
+        max_text_bytes: text kept of this execution; the head is passed on, the tail follows at `finish`.
+        trusted: the outputs come from the reader's own kernel: rich types pass as they are.
+    """
+
+    def __init__(self, on_output: OutputHook, *, max_text_bytes: int = MAX_TEXT_BYTES, trusted: bool = False) -> None:
+        self._on_output = on_output
+        self._head_left = max_text_bytes // 2
+        self._tail_bytes = max_text_bytes - self._head_left
+        self._tail = ""
+        self._tail_name: Literal["stdout", "stderr"] = "stdout"
+        self._trusted = trusted
+        self._outputs: list[Output] = []
+        self._clear_at_next = False
+        self._rich_left = MAX_RICH_BYTES
+        self._told_bytes = 0
+        self._told_dropped = False
+        self.truncated_bytes = 0
+        """Text that was left out between head and tail."""
+        self.dropped: list[str] = []
+        """Mimetypes and other things that were refused."""
+
+    def add(self, output: Output) -> None:
+        """Clean `output`, keep it and pass it on. Malformed ones are dropped, never raised."""
+        if self._clear_at_next:
+            self._clear_at_next = False
+            self.clear()
+        try:
+            kind = output["output_type"]
+            if output["output_type"] == "stream":
+                self._add_stream(output)
+                return
+            clean = clean_output(output, self.dropped, trusted=self._trusted)
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            self.dropped.append("malformed output")
+            return
+        if clean is None:
+            return
+        if kind != "error" and len(self._outputs) >= MAX_OUTPUTS:
+            self.dropped.append(f"outputs after the first {MAX_OUTPUTS:,}")
+            return
+        if clean["output_type"] != "error" and not self._trusted:
+            self._rich_left -= sum(len(str(value)) for value in clean["data"].values())
+            if self._rich_left < 0:
+                self.dropped.append(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")
+                return
+        self._flush_tail()
+        self._outputs.append(clean)
+        self._on_output(clean)
+
+    def clear(self, *, wait: bool = False) -> None:
+        """What `clear_output` asks for; with `wait`, only when the next output comes."""
+        if wait:
+            self._clear_at_next = True
+            return
+        self._outputs.clear()
+        self._tail = ""
+
+    def finish(self) -> tuple[Output, ...]:
+        """Everything that was kept, in order, with notes on what was not. May be called again."""
+        self._flush_tail()
+        if self.dropped and not self._told_dropped:
+            self._told_dropped = True
+            names = ", ".join(dict.fromkeys(self.dropped))[:300]
+            self._append_text("stderr", f"[not shown: {names}]\n")
+        return tuple(self._outputs)
+
+    def _add_stream(self, output: StreamOutput) -> None:
+        name: Literal["stdout", "stderr"] = "stderr" if output["name"] == "stderr" else "stdout"
+        text = clean_text(str(output["text"]))
+        head, rest = text[: self._head_left], text[self._head_left :]
+        self._head_left -= len(head)
+        if head:
+            self._append_text(name, head)
+        if rest:
+            self._add_tail(name, rest)
+
+    def _add_tail(self, name: Literal["stdout", "stderr"], text: str) -> None:
+        self._tail_name = name
+        kept = self._tail + text[len(text) - min(len(text), self._tail_bytes) :]
+        over = max(0, len(kept) - self._tail_bytes)
+        self.truncated_bytes += max(0, len(text) - self._tail_bytes) + over
+        self._tail = kept[over:]
+
+    def _flush_tail(self) -> None:
+        if self.truncated_bytes > self._told_bytes:
+            cut = self.truncated_bytes - self._told_bytes
+            self._told_bytes = self.truncated_bytes
+            self._append_text("stdout", f"\n[... {cut:,} characters cut here ...]\n")
+        if not self._tail:
+            return
+        tail, self._tail = self._tail, ""
+        self._tail_bytes -= len(tail)  # many pictures between long prints must not each keep a tail
+        self._append_text(self._tail_name, tail)
+
+    def _append_text(self, name: Literal["stdout", "stderr"], text: str) -> None:
+        last = self._outputs[-1] if self._outputs else None
+        if last is not None and last["output_type"] == "stream" and last["name"] == name:
+            last["text"] += text
+        else:
+            self._outputs.append({"output_type": "stream", "name": name, "text": text})
+        self._on_output({"output_type": "stream", "name": name, "text": text})
