@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import os
-import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-import sandbox_agent_magic
 from sandbox_agent_magic.errors import ExecutorError, WorkspaceError
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import Output
+from tests.support.ordinary_user import ordinary_user
 from tests.support.sandbox import attempt, run, text
 
 pytestmark = pytest.mark.integration
@@ -288,45 +286,14 @@ executor.shutdown()
 print(path.exists())
 """
 
-PRIVATE_HOME = """
-set -e
-mount --bind "$1" "$2"; mount --bind "$3" "$4"; mount --bind "$5" "$6"
-exec setpriv --reuid 54321 --regid 54321 --clear-groups "$7" -c "$8"
-"""
-
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user; the other tests cover ordinary ones")
 @pytest.mark.may_skip
 def test_it_works_for_an_ordinary_user_whose_python_lies_in_a_private_home() -> None:
-    home = Path("/tmp") / f"sandbox-home-{os.getpid()}"
-    python, packages, ours = (home / name for name in ("python", "site", "ours"))
-    venv = home / "venv" / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    try:
-        for folder in (python, ours / "sandbox_agent_magic", venv, home / "venv" / "bin", packages, home / "tmp"):
-            folder.mkdir(parents=True)
-        name = f"python{sysconfig.get_python_version()}"
-        base = Path(sys.base_prefix)
-        interpreter = base / "bin" / name if base.is_relative_to("/usr") else python / "bin" / name
-        (home / "venv" / "bin" / "python").symlink_to(interpreter)
-        (home / "venv" / "pyvenv.cfg").write_text(f"home = {interpreter.parent}\n")
-        for path in [home, *home.rglob("*")]:
-            os.chown(path, 54321, 54321, follow_symlinks=False)
-        home.chmod(0o700)
-        binds = [base, python, sysconfig.get_path("purelib"), venv]
-        binds += [Path(sandbox_agent_magic.__file__).parent, ours / "sandbox_agent_magic"]
-        arguments = [*map(str, binds), str(home / "venv" / "bin" / "python"), ORDINARY_USER]
-        done = subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", PRIVATE_HOME, "home", *arguments],
-            env={"HOME": str(home), "PATH": os.environ["PATH"], "PYTHONPATH": str(ours), "TMPDIR": str(home / "tmp")},
-            cwd="/",
-            capture_output=True,
-            text=True,
-            timeout=90,
-        )
-        assert done.stderr == ""
-        assert done.stdout == "54321 ok 1000 ['a/b/c']\nFalse\n"
-    finally:
-        shutil.rmtree(home)
+    with ordinary_user() as user:
+        done = user.python("-c", ORDINARY_USER)
+    assert done.stderr == ""
+    assert done.stdout == "54321 ok 1000 ['a/b/c']\nFalse\n"
 
 
 AS_SOMEONE = """
