@@ -50,7 +50,7 @@ lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against 
 	@echo "==> mypy --strict"
 	@$(TEST_VENV)/bin/mypy
 	@echo "==> layers"
-	@$(TEST_VENV)/bin/lint-imports
+	@$(TEST_VENV)/bin/lint-imports --no-logo
 	@echo "==> env.example against the settings"
 	@diff -u env.example <($(TEST_VENV)/bin/python -m sandbox_agent_magic.settings) \
 		|| { echo "env.example is out of date: make env.example"; exit 1; }
