@@ -140,7 +140,7 @@ class Trial:
         """Kill it and say what it wrote before, at most one line."""
         if self._process is None or self._process.stderr is None:
             return "it did not start"
-        self._process.kill()
+        self._kill()
         status = self._process.wait()
         os.set_blocking(self._process.stderr.fileno(), False)
         with contextlib.suppress(BlockingIOError):
@@ -164,10 +164,20 @@ class Trial:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._kernel_pidfd, signal.SIGINT)
 
+    def _kill(self) -> None:
+        """Kill the launcher and, with it, a child that has not yet bound its life to the launcher's.
+
+        Bubblewrap's child does that only after its parent has written its user map: killed in between, the parent
+        would leave a child behind that waits for ever. Until then both are in one process group.
+        """
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
     def discard(self) -> None:
         """End everything in the sandbox and remove what was made for it. Idempotent."""
         if self._process is not None:
-            self._process.kill()
+            self._kill()
             self._process.wait()
             if self._kernel_pidfd >= 0:
                 select.select([self._kernel_pidfd], [], [], _END_S)
