@@ -340,17 +340,19 @@ def test_root_without_the_right_to_mount_is_refused_with_what_to_do() -> None:
 
 
 def test_ending_it_at_any_moment_of_its_start_leaves_no_process() -> None:
-    def launchers() -> set[int]:
-        found = (process for process in psutil.process_iter(["name", "status"]) if process.info["name"] == "bwrap")
-        return {process.pid for process in found if process.info["status"] != psutil.STATUS_ZOMBIE}
+    def adrift() -> set[int]:
+        """Launchers whose parent is gone. Other programs of this machine may have sandboxes, with parents."""
+        names = (process for process in psutil.process_iter(["name", "status", "ppid"]))
+        found = (process.info | {"pid": process.pid} for process in names if process.info["name"] == "bwrap")
+        return {info["pid"] for info in found if info["ppid"] == 1 and info["status"] != psutil.STATUS_ZOMBIE}
 
-    before = launchers()
+    before = adrift()
     for moment in range(40):
         executor = SandboxExecutor()
         executor.start()
         time.sleep(moment / 500)
         executor.shutdown()
-    time.sleep(0.5)
-    # Other programs of this machine may have sandboxes of their own: only what is stuck under init counts.
-    left = [pid for pid in launchers() - before if psutil.pid_exists(pid) and psutil.Process(pid).ppid() == 1]
-    assert left == []
+    end = time.monotonic() + 5
+    while (left := adrift() - before) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert left == set()
