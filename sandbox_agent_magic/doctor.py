@@ -91,17 +91,23 @@ def _provider(settings: Settings) -> Check:
 
 
 def _sandbox() -> Check:
+    """Each launcher with its probes, then one run of a real kernel in it."""
     from .executors import create
+    from .sandbox import check
 
+    report = check()
+    probed = [str(attempt) for attempt in report.attempts] + list(report.notes)
+    executor = create("sandbox")
     try:
-        executor = create("sandbox")
-        try:
-            result = executor.execute("1 + 1", timeout_s=30, on_output=lambda _: None)
-        finally:
-            executor.shutdown()
+        result = executor.execute("1 + 1", timeout_s=30, on_output=lambda _: None)
     except SandboxAgentError as exc:
-        return Check("sandbox", False, "\n".join(exc.lines()))
-    return Check("sandbox", result.status == "ok", f"holds; first result in {result.duration_s:.1f} s")
+        return Check("sandbox", False, "\n".join([*exc.lines(), *probed]))
+    finally:
+        executor.shutdown()
+    found = (
+        f"holds; first result in {result.duration_s:.1f} s" if result.status == "ok" else f"ended with {result.status}"
+    )
+    return Check("sandbox", result.status == "ok", "\n".join([found, *probed]))
 
 
 def _model(settings: Settings) -> Check:

@@ -51,7 +51,7 @@ class AgentMagics(Magics):
         return self._session
 
     @no_var_expand  # braces and dollars in a line or a prompt are data
-    @magic_arguments(name="%%agent")
+    @magic_arguments(name="%agent")  # IPython puts one more % before it
     @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
     @argument("-m", "--model", help="model name, as the provider knows it")
     @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
@@ -60,7 +60,12 @@ class AgentMagics(Magics):
     @argument("--max-iterations", help="model turns of this cell")
     @argument("--max-retry", help="retries of one failed request")
     @argument("--timeout", help="seconds that one piece of code may run")
-    @argument("--keep", choices=("ok", "all", "final"), default="ok", help="steps that become cells: those that worked")
+    @argument(
+        "--keep",
+        choices=("ok", "all", "final"),
+        default="ok",
+        help="cells to insert: steps that worked (ok), all, final",
+    )
     @argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
     @argument("--yes", action="store_true", help="consent to run code in your own kernel (--executor local)")
     @cell_magic("agent")
