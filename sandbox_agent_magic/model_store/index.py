@@ -99,7 +99,7 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, total: int, stage: st
     grown, since = 0, time.monotonic()
     try:
         while process.poll() is None:
-            size = max((_size(path) for path in folder.rglob("*.whl")), default=0)
+            size = _largest_wheel(folder, default=grown)
             if size > grown:
                 grown, since = size, time.monotonic()
             elif time.monotonic() - since > STALL_S:
@@ -115,6 +115,13 @@ def _watch(process: subprocess.Popen[bytes], folder: Path, total: int, stage: st
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _largest_wheel(folder: Path, *, default: int) -> int:
+    try:
+        return max((_size(path) for path in folder.rglob("*.whl")), default=default)
+    except OSError:  # pip removes its temporary folders while we walk
+        return default
 
 
 def _last_words(log: Path) -> str:

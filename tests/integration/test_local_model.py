@@ -45,9 +45,14 @@ CODER = "qwen2.5-coder-0.5b"
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def files() -> dict[str, Path]:
+    """The models' files, looked up before the tests move the cache folder."""
+    return {name: model_file(name) for name in (SMALL, CODER)}
+
+
+@pytest.fixture(scope="module")
+def place(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder of our own, so that no server of the developer is met; its servers are ended."""
-    files = {name: model_file(name) for name in (SMALL, CODER)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("OPENAI_API_KEY", "sk-not-for-the-server")
@@ -187,7 +192,7 @@ def test_a_conversation_that_is_too_long_is_said_to_be(model: Path) -> None:
         ask(provider_of(model), "word " * 9_000)
 
 
-def test_the_coder_writes_python_without_a_key_or_a_network(place: Path) -> None:
-    reply = ask(provider_of(model_file(CODER)), "Write Python that prints the sum of 1 to 100. Only code.", tokens=60)
+def test_the_coder_writes_python_without_a_key_or_a_network(place: Path, files: dict[str, Path]) -> None:
+    reply = ask(provider_of(files[CODER]), "Write Python that prints the sum of 1 to 100. Only code.", tokens=60)
     assert "print" in reply.text
     assert "sum" in reply.text

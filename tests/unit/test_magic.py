@@ -6,12 +6,14 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import SandboxAgentError, UsageError
 from sandbox_agent_magic.magic import AgentInterrupted
 from sandbox_agent_magic.outputs import strip_colours
@@ -148,11 +150,22 @@ def test_no_provider_at_all_is_three_lines_that_help(
 
 
 def test_an_interrupt_keeps_the_session(
-    shell: InteractiveShell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shell: InteractiveShell, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = script(tmp_path, {"code": "x = 41"}, {"code": "import time; time.sleep(60)"}, {"text": "never"})
-    timer = threading.Timer(4, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
+    slow = "open('begun', 'w').close()\nimport time; time.sleep(60)"
+    line = script(tmp_path, {"code": "x = 41"}, {"code": slow}, {"text": "never"})
+    room = tmp_path / "room"
+    room.mkdir()
+    magics = shell.magics_manager.registry["AgentMagics"]
+    monkeypatch.setattr(magics, "_session", Session(workspace=room))
+
+    def interrupt_when_the_second_step_runs() -> None:
+        end = time.monotonic() + 60
+        while not (room / "begun").exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt_when_the_second_step_runs).start()
     with pytest.raises(AgentInterrupted):
         agent(shell, line)
     capsys.readouterr()
