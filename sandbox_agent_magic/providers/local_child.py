@@ -57,6 +57,9 @@ def _serve(order: dict[str, str]) -> object:
     params.n_parallel = 1
     params.cache_ram_mib = PROMPT_CACHE_MIB
     params.cpuparams.n_threads = int(order["threads"])
+    # Threads that spin while they wait for each other starve on a busy machine: on two cores with two other programs
+    # running, 60 tokens took over 30 s so, and take 8 s with sleeping threads. On a quiet machine both take 2 s.
+    params.cpuparams.poll = params.cpuparams_batch.poll = 0
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.api_keys = [order["key"]]

@@ -109,7 +109,9 @@ def test_ctrl_c_while_the_sandbox_starts_runs_nothing_and_the_next_cell_works() 
 
 
 def test_a_kernel_that_dies_gives_its_last_output_and_is_replaced(sandbox: SandboxExecutor) -> None:
-    result = run(sandbox, "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)")
+    farewell = "import os, signal, time\nprint('last words', flush=True)\ntime.sleep(0.5)\n"
+    code = f"{farewell}os.kill(os.getpid(), signal.SIGKILL)"
+    result = run(sandbox, code)
     assert (result.status, result.state_lost, text(result)) == ("died", True, "last words")
     assert text(run(sandbox, "6 * 7")) == "42"
 

@@ -65,7 +65,7 @@ def place(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def model(place: Path) -> Iterator[Path]:
     yield place
-    local_server.stop(place, threads=THREADS)
+    assert local_server.stop(place, threads=THREADS, timeout_s=60) or not local_server.is_alive(place, threads=THREADS)
 
 
 def provider_of(model: Path, *, idle_s: float = 60.0, seed: int | None = None) -> LocalProvider:
