@@ -92,28 +92,35 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
             print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
 
     problem = ""
-    try:
-        # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
-        with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
-            connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
-            client = NotebookClient(
-                notebook,
-                timeout=None,
-                startup_timeout=_KERNEL_START_S,
-                kernel_name="python3",
-                config=Config({"ConnectionFileMixin": connection}),
-                resources={"metadata": {"path": str(source.resolve().parent)}},
-                on_cell_start=on_start,
-            )
-            client.execute(env={**os.environ, **environment})
-    except CellExecutionError as exc:
-        problem = f"A cell failed: {exc.ename}: {exc.evalue}"
-    except DeadKernelError:
-        problem = "The notebook's kernel died."
-    except RuntimeError as exc:  # nbclient's word for a kernel that does not come up
-        problem = f"The notebook's kernel did not start: {exc}."
-    finally:
-        expansion.write_notebook(expansion.expand(notebook), target)
+    # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
+    with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
+        connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            startup_timeout=_KERNEL_START_S,
+            kernel_name="python3",
+            config=Config({"ConnectionFileMixin": connection}),
+            resources={"metadata": {"path": str(source.resolve().parent)}},
+            on_cell_start=on_start,
+        )
+        log = Path(sockets) / "kernel.log"
+        try:
+            with log.open("wb") as own_words:  # a kernel's log is not the reader's concern, unless it does not start
+                client.execute(env={**os.environ, **environment}, stderr=own_words)
+        except CellExecutionError as exc:
+            problem = f"A cell failed: {exc.ename}: {exc.evalue}"
+        except (DeadKernelError, RuntimeError, AssertionError) as exc:
+            # On Ctrl-C nbclient ends the kernel by itself, and then stumbles over its absence.
+            if getattr(client, "_async_cleanup_kernel_future", None) is not None:
+                print(f"What was done before the interrupt is in {target}.", file=sys.stderr)
+                raise KeyboardInterrupt from None
+            if isinstance(exc, AssertionError):
+                raise
+            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
+            problem = " ".join(["The notebook's kernel did not start, or died.", *last])
+        finally:
+            expansion.write_notebook(expansion.expand(notebook), target)
     if problem:
         print(f"{problem}\nWhat was done before it is in {target}.", file=sys.stderr)
         return NOT_COMPLETED

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbclient import NotebookClient
 
@@ -125,3 +128,32 @@ def test_a_local_executors_error_is_no_error_output_of_the_agent_cell(folder: Pa
     assert finished.cells[2].metadata.tags == ["raises-exception"]
     assert finished.cells[4].outputs[-1].data["image/png"]
     assert finished.cells[-1].outputs[0].data["text/plain"] == "2"
+
+
+def test_ctrl_c_ends_the_kernel_and_keeps_what_was_done(folder: Path) -> None:
+    slow = [{"code": "print('first')"}, {"code": "import time; time.sleep(100)"}, {"text": "never"}]
+    (folder / "slow.json").write_text(json.dumps(slow))
+    cells = ("%load_ext sandbox_agent_magic", "%%agent -p scripted -m slow.json\nGo.")
+    nbformat.write(notebook(*cells), folder / "slow.ipynb")
+    command = [sys.executable, "-P", "-m", "sandbox_agent_magic.cli", "run", "slow.ipynb", "-o", "out.ipynb"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 60
+        while not sleeping_in(process.pid) and time.monotonic() < end:
+            time.sleep(0.2)
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+        _, alive = psutil.wait_procs(family, timeout=5)
+        assert [process for process in alive if process.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        process.kill()
+    assert [cell.source for cell in nbformat.read(folder / "out.ipynb", 4).cells][2:] == ["%%sandbox\nprint('first')"]
+
+
+def sleeping_in(pid: int) -> bool:
+    """Whether a sandbox below process `pid` has printed and sleeps: it has, two seconds after its launcher came."""
+    launchers = [child for child in psutil.Process(pid).children(recursive=True) if child.name() == "bwrap"]
+    return any(time.time() - child.create_time() > 4 for child in launchers)
