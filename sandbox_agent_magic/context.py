@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import inspect
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -128,7 +129,8 @@ def hints(
 
 def _is_data(value: object) -> bool:
     plain = isinstance(value, (list, dict, tuple, set, str, bytes, int, float)) and not isinstance(value, bool)
-    return plain or hasattr(value, "shape") or hasattr(value, "columns")
+    # Statically: a property of the reader's object may be slow, or raise.
+    return plain or any(inspect.getattr_static(value, name, None) is not None for name in ("shape", "columns"))
 
 
 def _is_file(path: Path) -> bool:

@@ -113,9 +113,11 @@ class NotebookDisplay:
             self._drawn = now
             self._draw(now)
 
-    def fail(self, line: str) -> None:
-        """The run ended by an error, whose text is shown elsewhere: keep the transcript."""
-        self._show(line, "")
+    def fail(self) -> None:
+        """The run ended by an error, whose text is shown below: keep the transcript."""
+        if self._drawn:
+            steps = len(self._steps)
+            self._show(f"Stopped by an error after {steps} step{'s' if steps != 1 else ''}.", "")
 
     def _draw(self, now: float) -> None:
         tail = clean_text(strip_colours("".join(self._stream)))[-_STREAM_TAIL:]
@@ -125,7 +127,7 @@ class NotebookDisplay:
         self._show(summary(result), "")
 
     def _show(self, line: str, tail: str) -> None:
-        head = escape(line).replace("\n", "<br>")
+        head = escape(clean_text(strip_colours(line))).replace("\n", "<br>")
         html = f'<div role="status" style="opacity:.85">{head}</div>'
         if tail:
             html += f'<pre style="white-space:pre-wrap;max-height:16em;overflow:auto">{escape(tail)}</pre>'
@@ -178,9 +180,10 @@ class TextDisplay:
             self._line(summary(event.result))
         self._out.flush()
 
-    def fail(self, line: str) -> None:
+    def fail(self) -> None:
         """The run ended by an error, whose text is shown elsewhere."""
-        self._line(line)
+        if self._open_line:
+            self._line("")
 
     def _write(self, text: str) -> None:
         self._out.write(text)

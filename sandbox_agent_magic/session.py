@@ -48,8 +48,8 @@ class Watcher(Protocol):
     def __call__(self, event: Event) -> None:
         """Take one event."""
 
-    def fail(self, line: str) -> None:
-        """The run ended by an error."""
+    def fail(self) -> None:
+        """The run ended by an error, which is shown elsewhere."""
 
 
 @dataclass(slots=True)
@@ -164,9 +164,9 @@ class Session:
         try:
             prompt = self._announce(request.prompt.strip(), files, executor)
             result = agent.run(prompt, conversation, emit=emit, gate=_OpenGate(), run_id=run_id)
-        except SandboxAgentError as exc:
+        except SandboxAgentError:
             if watcher is not None:
-                watcher.fail(exc.message)
+                watcher.fail()
             raise
         finally:
             self._turns.append(_Turn(request.cell_id, conversation[known:]))

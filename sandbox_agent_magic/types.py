@@ -332,7 +332,7 @@ class Step:
     """Of the reply that brought it; counted once, at that reply's first step."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """The end of a run."""
 
@@ -352,6 +352,10 @@ class RunResult:
     requests: int = 0
     """Requests that were sent, retries included."""
     duration_s: float = 0.0
+
+    def __repr__(self) -> str:
+        """Short: a result holds pictures, and is often the last line of a cell."""
+        return f"<RunResult {self.status}: {self.answer or self.reason!r}, {len(self.steps)} steps in {self.executor}>"
 
 
 @dataclass(frozen=True, slots=True)
