@@ -45,6 +45,8 @@ _RUN_WORDS = {
     "interrupted": "Interrupted",
 }
 
+_LOST = "variables from before are gone. %agent restart --replay runs the cells that worked again."
+
 UpdateHook = Callable[[dict[str, JSON]], None]
 """Shows a mime bundle in place of the one before."""
 
@@ -66,8 +68,11 @@ def summary(result: RunResult) -> str:
         f"{result.provider} {result.model} in {result.executor}",
         result.label,
     ]
-    line = " · ".join(part for part in parts if part)
-    return f"{line}\n{result.reason}" if result.reason else line
+    lines = [" · ".join(part for part in parts if part), result.reason]
+    lost = [str(step.index) for step in result.steps if step.result.state_lost]
+    if lost:
+        lines.append(f"The sandbox was restarted in step {', '.join(lost)}: {_LOST}")
+    return "\n".join(line for line in lines if line)
 
 
 class NotebookDisplay:

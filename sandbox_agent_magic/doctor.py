@@ -57,7 +57,7 @@ def status_text(session: Session) -> str:
             f"executor      {settings.agent_executor} ({running})",
             f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
             f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
-            "more          %agent config, %agent reset, %%agent?",
+            "more          %agent config, %agent restart, %agent reset, %%agent?",
         ]
     )
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .session import Session, Watcher
     from .types import JSON, ExecutionResult, Output, RunResult
 
-_SUBCOMMANDS = ("status", "config", "reset")
+_SUBCOMMANDS = ("status", "config", "reset", "restart")
 
 
 class AgentInterrupted(KeyboardInterrupt):
@@ -86,15 +86,19 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def agent_line(self, line: str) -> None:
-        """`%agent` shows the agent's state, `%agent config` the settings, `%agent reset` starts a new conversation."""
-        command = line.strip() or "status"
+        """`%agent`: the agent's state; `config`: the settings; `reset`: a new conversation; `restart [--replay]`."""
+        command, _, rest = (line.strip() or "status").partition(" ")
         with self._plain_errors():
             if command not in _SUBCOMMANDS:
                 raise UsageError(
-                    f"There is no %agent {command.split()[0]}.",
+                    f"There is no %agent {command}.",
                     hint=f"Write %agent {' or %agent '.join(_SUBCOMMANDS)}; a request goes into a %%agent cell.",
                 )
-            if command == "reset":
+            if rest and (command, rest.strip()) != ("restart", "--replay"):
+                raise UsageError(f"%agent {command} does not understand {rest.strip()!r}.", hint="%agent? says more.")
+            if command == "restart":
+                print(self.session.restart(replay=bool(rest), on_output=self._show_output))
+            elif command == "reset":
                 self.session.reset()
                 print("New conversation. The sandbox's variables and files are gone.")
             else:
@@ -111,7 +115,9 @@ class AgentMagics(Magics):
                 raise UsageError(f"%%sandbox takes no options, but got {line.strip()!r}.", hint="Leave the line empty.")
             result = self.session.execute(cell, on_output=self._show_output, cell_id=_cell_id(self.shell))
             if result.state_lost:
-                print("The sandbox was restarted: its variables are gone, its files are there.", file=sys.stderr)
+                from .agent import REPLAY_HINT
+
+                print(f"The sandbox was restarted: its variables are gone. {REPLAY_HINT}", file=sys.stderr)
         if result.error is not None or result.status != "ok":
             raise _as_exception(result)
 

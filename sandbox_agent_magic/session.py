@@ -11,13 +11,16 @@ from types import TracebackType
 from typing import Protocol
 
 from . import context
-from .agent import Agent
+from .agent import Agent, Replay
+from .agent import replay as run_again
 from .errors import SandboxAgentError, UsageError
 from .executors import create as create_executor
+from .executors import set_limits
 from .notebook.cells import CellPlan
 from .outputs import cap_text
 from .prompts import result_text
 from .providers import create as create_provider
+from .sandbox import SandboxLimits
 from .settings import Settings, load
 from .types import (
     CellWriter,
@@ -58,6 +61,8 @@ class _Turn:
 
     cell_id: str | None
     messages: list[Message] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    """What ran well in the sandbox, for a replay."""
 
 
 class _OpenGate:
@@ -169,7 +174,8 @@ class Session:
                 watcher.fail()
             raise
         finally:
-            self._turns.append(_Turn(request.cell_id, conversation[known:]))
+            codes = emit.codes if executor.name == "sandbox" else []
+            self._turns.append(_Turn(request.cell_id, conversation[known:], codes))
         self.usage += result.usage
         return result
 
@@ -185,10 +191,31 @@ class Session:
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
         self._conversation_before(cell_id)
-        self._turns.append(_Turn(cell_id, [Message("user", note)]))
+        self._turns.append(_Turn(cell_id, [Message("user", note)], [code] if result.status == "ok" else []))
         return result
 
     # ---- life ---------------------------------------------------------------------------------------------------
+
+    def restart(self, *, replay: bool = False, on_output: OutputHook = lambda _: None) -> Replay:
+        """Start the sandbox afresh: its variables are gone, its files and the conversation stay.
+
+        Args:
+            replay: run the cells that worked again, in order, up to the first that fails now.
+            on_output: takes the replayed cells' outputs.
+
+        Raises:
+            ExecutorError: it cannot be started.
+        """
+        settings = self.settings()
+        executor = self._executors.get("sandbox")
+        if executor is not None:
+            set_limits(executor, SandboxLimits.of(settings))
+            executor.restart()
+        codes = [code for turn in self._turns for code in turn.codes]
+        if not replay:
+            return Replay(len(codes))
+        executor = self._executor_named("sandbox")
+        return run_again(executor, codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
 
     def reset(self) -> None:
         """Forget the conversation and start the sandbox afresh: variables and files of the sandbox are gone."""
@@ -269,7 +296,8 @@ class Session:
 
     def _executor_named(self, name: str) -> Executor:
         if name not in self._executors:
-            self._executors[name] = create_executor(name, workspace=self._workspace)
+            limits = SandboxLimits.of(self.settings())
+            self._executors[name] = create_executor(name, workspace=self._workspace, limits=limits)
         return self._executors[name]
 
 
@@ -280,8 +308,12 @@ class _Emitter:
         self._watcher = watcher
         self._writer = writer
         self._plan = plan
+        self.codes: list[str] = []
+        """Of the steps that worked."""
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, StepFinished) and event.step.result.status == "ok":
+            self.codes.append(event.step.code)
         if self._writer is not None and isinstance(event, StepFinished):
             for cell in self._plan.step(event.step):
                 self._writer.add(cell)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
+from . import scratch
 from .errors import WorkspaceError
 from .types import FileInfo
 
@@ -79,9 +79,10 @@ class Workspace:
 
     def __init__(self, folder: Path | None = None, *, uid: int | None = None) -> None:
         self.temporary = folder is None
+        self._mark = -1
         self._uid = uid
         if folder is None:
-            self.path = Path(tempfile.mkdtemp(prefix="sandbox-workspace-")).resolve()
+            self.path, self._mark = scratch.make("sandbox-workspace")
         else:
             self.path = _expand(folder).resolve()
             _refuse_unsafe(self.path)
@@ -125,6 +126,20 @@ class Workspace:
                     os.unlink(temporary)
                     raise
 
+    def remove(self, name: str) -> None:
+        """Delete the workspace's file `name`; its space is free even if code has it open.
+
+        Raises:
+            WorkspaceError: it is not there.
+        """
+        parts = _parts(name)
+        with _explained(f"Cannot remove {name} from the workspace."):
+            folder = self._open_folder(parts[:-1])
+            with _closing(folder):
+                with contextlib.suppress(OSError), _closing(_open_regular(folder, parts[-1], os.O_WRONLY)) as file:
+                    os.ftruncate(file, 0)
+                os.unlink(parts[-1], dir_fd=folder)
+
     def list(self) -> tuple[FileInfo, ...]:
         """Regular files, sorted by name; at most `MAX_FILES`."""
         return tuple(FileInfo(name, size) for name, (size, _, _) in sorted(self.snapshot().items()))
@@ -152,7 +167,10 @@ class Workspace:
         os.close(self._root)
         self._root = -1
         if self.temporary:
-            _remove(self.path)
+            scratch.remove(self.path)
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
     # ---- inside --------------------------------------------------------------------------------------------------
 
@@ -252,9 +270,9 @@ def _parts(name: str) -> tuple[str, ...]:
     return parts
 
 
-def _open_regular(folder: int, name: str) -> int:
-    """A descriptor to read `name`; O_NONBLOCK so that a planted pipe cannot hang us."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=folder)
+def _open_regular(folder: int, name: str, mode: int = os.O_RDONLY) -> int:
+    """A descriptor of `name`; O_NONBLOCK so that a planted pipe cannot hang us."""
+    descriptor = os.open(name, mode | os.O_NONBLOCK | _NO_FOLLOW, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("it is not a regular file")
@@ -292,14 +310,3 @@ def _explained(message: str) -> Iterator[None]:
         reason = error.strerror or str(error)
     if reason:
         raise WorkspaceError(message, why=reason)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a tree in which code may have locked folders. Runs after the code has ended; rmtree follows no links."""
-    with contextlib.suppress(OSError):
-        for current, folders, _ in os.walk(folder):
-            for name in folders:
-                path = os.path.join(current, name)
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
-    shutil.rmtree(folder, ignore_errors=True)

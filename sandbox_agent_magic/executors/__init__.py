@@ -8,9 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import MissingDependencyError, UsageError
 from ..types import Executor
+
+if TYPE_CHECKING:
+    from ..sandbox import SandboxLimits
 
 GROUP = "sandbox_agent_magic.executors"
 BUILT_IN = ("sandbox", "local")
@@ -23,12 +27,21 @@ def known() -> list[str]:
     return sorted({*BUILT_IN, *entry_points(group=GROUP).names})
 
 
-def create(name: str, *, workspace: Path | None = None) -> Executor:
+def set_limits(executor: Executor, limits: SandboxLimits) -> None:
+    """Let `executor`'s next start use these limits, if it has any."""
+    from .sandbox import SandboxExecutor
+
+    if isinstance(executor, SandboxExecutor):
+        executor.limits = limits
+
+
+def create(name: str, *, workspace: Path | None = None, limits: SandboxLimits | None = None) -> Executor:
     """A new executor.
 
     Args:
         name: one of `known()`.
         workspace: folder that the code works in; a temporary one unless given.
+        limits: what it may use; not for executors of others.
 
     Raises:
         UsageError: there is none of that name.
@@ -37,11 +50,11 @@ def create(name: str, *, workspace: Path | None = None) -> Executor:
     if name == "sandbox":
         from .sandbox import SandboxExecutor
 
-        return SandboxExecutor(workspace=workspace)
+        return SandboxExecutor(workspace=workspace, limits=limits)
     if name == "local":
         from .local import LocalExecutor
 
-        return LocalExecutor()
+        return LocalExecutor(limits=limits.outputs if limits is not None else None)
     from importlib.metadata import entry_points
 
     try:

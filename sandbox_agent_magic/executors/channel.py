@@ -1,4 +1,4 @@
-"""Speaking with a Jupyter kernel: synchronous sockets, one poller, and no trust in what comes back.
+"""Speaking with a Jupyter kernel: two connections, one poller, and no trust in what comes back.
 
 Anyone inside the sandbox can write to these sockets: the signing key lies in the kernel's own memory. So a message is a
 claim. It must parse, be signed, be of a known type and answer the request at hand; anything else is dropped in silence.
@@ -6,18 +6,27 @@ claim. It must parse, be signed, be of a known type and answer the request at ha
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
+import secrets
+import select
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from datetime import UTC, datetime
+from typing import Literal
 
-if TYPE_CHECKING:
-    import zmq
+from .frames import FrameSocket, ProtocolError
 
 MAX_MESSAGE_BYTES = 16 << 20
-"""A larger frame makes libzmq drop the connection, which shows as `KernelChannel.broken`."""
+"""A larger message is skipped, and counted in `KernelChannel.oversized_bytes`."""
 
-_QUEUE = 100  # messages kept here; more wait in the kernel, whose memory is limited
+_DELIMITER = b"<IDS|MSG>"
+_PLAIN_BYTES = 1 << 20
+_MAX_VALUES = 1_000_000
+"""Commas and brackets of a content over `_PLAIN_BYTES`: a million empty lists would take 60 times their bytes."""
+_MAX_ID = 200
 _ACCEPTED = {
     "shell": frozenset({"execute_reply", "kernel_info_reply"}),
     "iopub": frozenset({"status", "stream", "display_data", "execute_result", "error", "clear_output"}),
@@ -38,103 +47,116 @@ class KernelChannel:
     """The shell and iopub sockets of one kernel. Use it from one thread.
 
     Args:
-        shell: endpoint, such as `ipc:///tmp/x/shell`.
+        shell: endpoint, such as `ipc:///tmp/x/shell`. Somebody must listen there, though not answer yet.
         iopub: endpoint.
         key: the key that messages are signed with.
+        max_bytes: of one message.
     """
 
-    def __init__(self, shell: str, iopub: str, key: bytes) -> None:
-        import zmq
-        from jupyter_client.session import Session
-
+    def __init__(self, shell: str, iopub: str, key: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self._endpoints = {"shell": shell, "iopub": iopub}
-        self._session = Session(key=key, username="")
-        self._context = zmq.Context()
-        self._sockets: dict[Literal["shell", "iopub"], zmq.Socket[bytes]] = {}
-        self._monitors: list[zmq.Socket[bytes]] = []
+        self._key = key
+        self._max_bytes = max_bytes
+        self._session_id = secrets.token_hex(16)
+        self._sockets: dict[Literal["shell", "iopub"], FrameSocket] = {}
+        self.received = 0
+        """Messages that came, of whatever kind."""
+        self.broken = False
+        """A connection was lost."""
         self._connect()
 
-    def _connect(self) -> None:
-        import zmq
+    @property
+    def oversized_bytes(self) -> int:
+        """Of messages over the size, since the last `reconnect`."""
+        return sum(socket.oversized_bytes for socket in self._sockets.values())
 
-        self._poller = zmq.Poller()
-        kinds: tuple[tuple[Literal["shell", "iopub"], int], ...] = (("shell", zmq.DEALER), ("iopub", zmq.SUB))
-        for name, kind in kinds:
-            socket = self._context.socket(kind)
-            socket.setsockopt(zmq.LINGER, 0)
-            socket.setsockopt(zmq.RCVHWM, _QUEUE)
-            socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-            socket.setsockopt(zmq.RECONNECT_IVL, 5)  # milliseconds; the usual 100 would be a tenth of a kernel's start
-            if kind == zmq.SUB:
-                socket.setsockopt(zmq.SUBSCRIBE, b"")
-            monitor = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            socket.connect(self._endpoints[name])
-            self._sockets[name] = socket
-            self._monitors.append(monitor)
-            self._poller.register(socket, zmq.POLLIN)
-            self._poller.register(monitor, zmq.POLLIN)
+    def _connect(self) -> None:
+        kinds: tuple[tuple[Literal["shell", "iopub"], str], ...] = (("shell", "DEALER"), ("iopub", "SUB"))
         self.broken = False
+        for name, kind in kinds:
+            try:
+                self._sockets[name] = FrameSocket(self._endpoints[name], kind, max_bytes=self._max_bytes)
+            except (OSError, ProtocolError):
+                self.broken = True
 
     def reconnect(self) -> None:
         """Start over with new sockets, after `broken`. What was in flight is lost."""
-        self._disconnect()
+        self.close()
         self._connect()
 
     def close(self) -> None:
         """Close the sockets. Idempotent."""
-        self._disconnect()
-        self._context.term()
-
-    def _disconnect(self) -> None:
         for socket in self._sockets.values():
-            socket.disable_monitor()
-            socket.close(0)
-        for monitor in self._monitors:
-            monitor.close(0)
+            socket.close()
         self._sockets.clear()
-        self._monitors.clear()
 
     def request(self, kind: str, content: Mapping[str, object]) -> str:
         """Send a request on the shell channel; returns its id, which answers carry as `parent_id`."""
-        message = self._session.send(self._sockets["shell"], kind, content=dict(content))
-        return str(message["header"]["msg_id"])
+        request_id = secrets.token_hex(16)
+        header = {
+            "msg_id": request_id,
+            "msg_type": kind,
+            "session": self._session_id,
+            "username": "",
+            "date": datetime.now(UTC).isoformat(),
+            "version": "5.3",
+        }
+        parts = [json.dumps(header).encode(), b"{}", b"{}", json.dumps(content).encode()]
+        try:
+            self._sockets["shell"].send([_DELIMITER, self._sign(parts), *parts])
+        except (KeyError, ProtocolError):
+            self.broken = True
+        return request_id
 
     def wait(self, deadline: float, *, also: int) -> None:
         """Wait for a message, until `deadline` (of `time.monotonic`), or until the descriptor `also` is readable."""
-        import zmq
+        poller = select.poll()
+        poller.register(also, select.POLLIN)
+        for socket in self._sockets.values():
+            poller.register(socket, select.POLLIN | (select.POLLOUT if socket.unsent else 0))
+        poller.poll(max(0, int((deadline - time.monotonic()) * 1000) + 1))
 
-        self._poller.register(also, zmq.POLLIN)
-        try:
-            self._poller.poll(max(0, int((deadline - time.monotonic()) * 1000) + 1))
-        finally:
-            self._poller.unregister(also)
-
-    def receive(self, *, at_most: int = 50) -> Iterator[KernelMessage]:
+    def receive(self) -> Iterator[KernelMessage]:
         """Messages that have arrived. Bounded, so that a flood cannot keep the caller from its deadline."""
-        import zmq
-
         for name, socket in self._sockets.items():
-            for _ in range(at_most):
-                try:
-                    frames = socket.recv_multipart(zmq.NOBLOCK)
-                except zmq.Again:
-                    break
-                message = self._parse(name, frames)
-                if message is not None:
-                    yield message
-        for monitor in self._monitors:
-            if monitor.poll(0):
-                monitor.recv_multipart()
+            try:
+                socket.flush()
+                for frames in socket.receive():
+                    self.received += 1
+                    message = self._parse(name, frames)
+                    if message is not None:
+                        yield message
+            except ProtocolError:
                 self.broken = True
+
+    def _sign(self, parts: list[bytes]) -> bytes:
+        return hmac.new(self._key, b"".join(parts), hashlib.sha256).hexdigest().encode()
 
     def _parse(self, channel: Literal["shell", "iopub"], frames: list[bytes]) -> KernelMessage | None:
         """A well-formed, signed message of an accepted type, or None."""
         try:
-            _, parts = self._session.feed_identities(frames)
-            raw = self._session.deserialize(parts)
-            kind, parent, content = raw["header"]["msg_type"], raw["parent_header"].get("msg_id"), raw["content"]
-        except Exception:  # hostile bytes: whatever parsing them raises, the message does not count
+            start = frames.index(_DELIMITER, 0, 8) + 1
+            signature, *parts = frames[start : start + 5]
+            if len(parts) != 4 or not hmac.compare_digest(signature, self._sign(parts)):
+                return None
+            kind = json.loads(_small(parts[0]))["msg_type"]
+            parent_id = json.loads(_small(parts[1])).get("msg_id")
+            if not isinstance(kind, str) or kind not in _ACCEPTED[channel]:
+                return None
+            content = json.loads(_small(parts[3]))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):  # hostile bytes
             return None
-        if not (isinstance(kind, str) and isinstance(parent, str) and isinstance(content, dict)):
+        if not isinstance(parent_id, str) or len(parent_id) > _MAX_ID or not isinstance(content, dict):
             return None
-        return KernelMessage(channel, kind, parent, content) if kind in _ACCEPTED[channel] else None
+        return KernelMessage(channel, kind, parent_id, content)
+
+
+def _small(content: bytes) -> bytes:
+    """`content` unless it would grow beyond measure when it is parsed.
+
+    Raises:
+        ValueError: it would.
+    """
+    if len(content) > _PLAIN_BYTES and sum(map(content.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise ValueError("too many values")
+    return content

@@ -9,15 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol, Self
 
 from ..errors import ExecutorError, ExecutorTimeout
-from ..outputs import OutputCollector, clean_text
+from ..outputs import OutputCollector, OutputLimits, clean_text
 from ..types import ErrorInfo, Output
 from .channel import KernelChannel, KernelMessage
 
-Outcome = Literal["done", "late", "died", "broken"]
+Outcome = Literal["done", "late", "died", "broken", "flood"]
 
 _RESEND_S = 0.1
 _IDLE_PATIENCE_S = 1.0
 _END_PATIENCE_S = 0.3
+_MAX_OVERSIZED = 16  # times the limit of one message; then the code is stopped
 
 
 class KernelProcess(Protocol):
@@ -56,7 +57,9 @@ class KernelProcess(Protocol):
 class Execution:
     """One execution: what the kernel said about it so far."""
 
-    def __init__(self, request_id: str, collector: OutputCollector, *, timeout_s: float) -> None:
+    def __init__(
+        self, request_id: str, collector: OutputCollector, *, timeout_s: float, received: int = 0, oversized: int = 0
+    ) -> None:
         self.timeout_s = timeout_s
         self.deadline = time.monotonic() + timeout_s
         self._request_id = request_id
@@ -65,6 +68,9 @@ class Execution:
         self._reply: Mapping[str, object] | None = None
         self.replied_at: float | None = None
         """Of `time.monotonic`."""
+        self.received, self.oversized = received, oversized
+        """The channel's counts when the execution began."""
+        self.flooded = False
 
     @property
     def done(self) -> bool:
@@ -111,24 +117,26 @@ class Execution:
 class Connection:
     """A kernel that answers. `open` makes one; `process` stays the caller's to kill."""
 
-    def __init__(self, process: KernelProcess) -> None:
+    def __init__(self, process: KernelProcess, limits: OutputLimits) -> None:
         self.process = process
-        self._channel = KernelChannel(process.shell, process.iopub, process.key)
+        self._limits = limits
+        self._channel = KernelChannel(process.shell, process.iopub, process.key, max_bytes=limits.message_bytes)
 
     @classmethod
-    def open(cls, process: KernelProcess, deadline: float) -> Self:
+    def open(cls, process: KernelProcess, deadline: float, limits: OutputLimits) -> Self:
         """Wait until `process` has started and answers.
 
         Args:
             process: the kernel.
             deadline: of `time.monotonic`.
+            limits: of one execution's outputs.
 
         Raises:
             ExecutorTimeout: the deadline passed.
             ExecutorError: the process ended; or what its start raises.
         """
         process.wait_started(deadline)
-        connection = cls(process)
+        connection = cls(process, limits)
         try:
             connection.greet(deadline)
         except BaseException:
@@ -173,7 +181,7 @@ class Connection:
 
     def begin(self, code: str, collector: OutputCollector, *, timeout_s: float) -> Execution:
         """Send `code` to the kernel; its outputs will go to `collector`."""
-        content = {
+        content: dict[str, object] = {
             "code": code,
             "silent": False,
             "store_history": True,
@@ -181,7 +189,18 @@ class Connection:
             "allow_stdin": False,
             "stop_on_error": True,
         }
-        return Execution(self._channel.request("execute_request", content), collector, timeout_s=timeout_s)
+        channel = self._channel
+        return Execution(
+            channel.request("execute_request", content),
+            collector,
+            timeout_s=timeout_s,
+            received=channel.received,
+            oversized=channel.oversized_bytes,
+        )
+
+    def too_large(self, execution: Execution) -> bool:
+        """Whether a message was skipped for its size."""
+        return self._channel.oversized_bytes > execution.oversized
 
     def follow(self, execution: Execution, deadline: float) -> Outcome:
         """Take messages until the execution has ended, one way or another, or the deadline passed."""
@@ -196,6 +215,9 @@ class Connection:
                 return "died"
             if self._channel.broken:
                 return "broken"
+            if not execution.flooded and self._is_flood(execution):
+                execution.flooded = True
+                return "flood"
             now = time.monotonic()
             if now >= deadline:
                 return "late"
@@ -206,6 +228,14 @@ class Connection:
                 if now >= wake:
                     return "done"
             self._channel.wait(wake, also=self.process.fileno())
+
+    def _is_flood(self, execution: Execution) -> bool:
+        """Whether there were more messages, or larger ones, than any honest code sends."""
+        oversized = self._channel.oversized_bytes - execution.oversized
+        return (
+            self._channel.received - execution.received > self._limits.messages
+            or oversized > _MAX_OVERSIZED * self._limits.message_bytes
+        )
 
     def _ends_soon(self) -> bool:
         """Whether the process ends within a moment: its sockets close a little earlier."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import ExecutorError, KernelDied
-from ..outputs import OutputCollector
+from ..outputs import OutputCollector, OutputLimits, mib
 from ..types import ErrorInfo, ExecutionResult, ExecutionStatus, OutputHook
 from .execution import Connection, Execution, KernelProcess, Outcome
 
@@ -28,11 +28,22 @@ class Kernel:
     Args:
         launch: starts a process and returns at once.
         name: the executor's name, for errors.
+        limits: of the outputs of one execution.
+        breach: asked at the end of each execution: the limit that it broke, if any.
     """
 
-    def __init__(self, launch: Callable[[], KernelProcess], *, name: str) -> None:
+    def __init__(
+        self,
+        launch: Callable[[], KernelProcess],
+        *,
+        name: str,
+        limits: OutputLimits | None = None,
+        breach: Callable[[], ErrorInfo | None] = lambda: None,
+    ) -> None:
         self._launch = launch
         self._name = name
+        self.limits = limits or OutputLimits()
+        self._breach = breach
         self._process: KernelProcess | None = None
         self._connection: Connection | None = None
         self._worked = False
@@ -81,7 +92,7 @@ class Kernel:
     def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
         """As `Executor.execute`; `new_files` is the caller's to fill."""
         started = time.monotonic()
-        collector = OutputCollector(on_output)
+        collector = OutputCollector(on_output, limits=self.limits)
         execution: Execution | None = None
         error: ErrorInfo | None = None
         status: ExecutionStatus = "interrupted"
@@ -93,6 +104,14 @@ class Kernel:
             status, error = self._settle(connection, execution, outcome)
         except KeyboardInterrupt:
             self._stop(execution)
+        broken = self._breach()
+        if broken is None and status == "ok" and collector.breach:
+            broken = ErrorInfo("OutputLimitExceeded", collector.breach)
+        if broken is not None:
+            status, error = "error", broken
+        if error is not None:
+            lines = [f"{error.ename}: {error.evalue}"]
+            collector.add({"output_type": "error", "ename": error.ename, "evalue": error.evalue, "traceback": lines})
         outputs = collector.finish()
         if status == "error" and error is None and execution is not None:
             error = execution.error(outputs)
@@ -115,12 +134,12 @@ class Kernel:
         """
         connection = self._connection
         if self._spoiled or (connection is not None and connection.process.poll() is not None):
-            self._replace()
+            self.replace()
         elif connection is not None:
             return connection
         try:
             process = self._process = self._process or self._launch()
-            self._connection = Connection.open(process, deadline)
+            self._connection = Connection.open(process, deadline, self.limits)
             self._worked = True
             return self._connection
         except ExecutorError as error:
@@ -134,24 +153,42 @@ class Kernel:
         """What the outcome means; brings the kernel back to order."""
         if outcome == "done":
             self._spoiled = False
+            if connection.too_large(execution):
+                return "error", self._too_large()
             return ("ok" if execution.succeeded else "error"), None
-        if outcome == "late":
-            connection.process.interrupt()
-            self._end(connection, execution, INTERRUPT_GRACE_S)
-            return "timeout", ErrorInfo("CellTimeout", f"The code was stopped after {execution.timeout_s:g} seconds.")
         if outcome == "died":
             code = connection.process.poll()
-            self._replace()
+            self.replace()
             return "died", ErrorInfo("KernelDied", f"The kernel ended while the code ran (status {code}).")
+        connection.process.interrupt()
+        if outcome == "late":
+            self._end(connection, execution, INTERRUPT_GRACE_S)
+            return "timeout", ErrorInfo(
+                "CellTimeout",
+                f"The code was stopped after {execution.timeout_s:g} seconds (AGENT_CELL_TIMEOUT, --timeout).",
+            )
+        if outcome == "flood":
+            self._end(connection, execution, INTERRUPT_GRACE_S)
+            return "error", self._flood(connection, execution)
         try:
-            connection.resume(execution.deadline)
+            connection.resume(time.monotonic() + INTERRUPT_GRACE_S)
             self._spoiled = False
         except ExecutorError:
-            pass
-        if self._spoiled:
-            self._replace()
-        return "error", ErrorInfo(
-            "OutputLimitExceeded", "One output was over 16 MiB: it and what followed it were not shown."
+            self.replace()
+        return "error", ErrorInfo("ConnectionBroken", "The code broke the connection to its kernel and was stopped.")
+
+    def _too_large(self) -> ErrorInfo:
+        limit = mib(self.limits.message_bytes)
+        return ErrorInfo(
+            "OutputLimitExceeded", f"An output is not shown: one message may have {limit} (AGENT_LIMIT_MESSAGE)."
+        )
+
+    def _flood(self, connection: Connection, execution: Execution) -> ErrorInfo:
+        if connection.too_large(execution):
+            return self._too_large()
+        return ErrorInfo(
+            "OutputLimitExceeded",
+            f"The code was stopped: it sent more than {self.limits.messages:,} messages (AGENT_LIMIT_MESSAGES).",
         )
 
     def _stop(self, execution: Execution | None) -> None:
@@ -161,21 +198,21 @@ class Kernel:
         connection = self._connection
         try:
             if connection is None or execution is None:
-                self._replace()
+                self.replace()
             else:
                 connection.process.interrupt()
                 self._end(connection, execution, KEYBOARD_GRACE_S)
         except KeyboardInterrupt:
-            self._replace()
+            self.replace()
 
     def _end(self, connection: Connection, execution: Execution, grace_s: float) -> None:
         """Wait for interrupted code to end; kill the kernel if it does not."""
         if connection.follow(execution, time.monotonic() + grace_s) == "done":
             self._spoiled = False
         else:
-            self._replace()
+            self.replace()
 
-    def _replace(self) -> None:
+    def replace(self) -> None:
         """Kill the kernel and begin to start another; variables are lost."""
         self._state_lost = True
         self.restart()

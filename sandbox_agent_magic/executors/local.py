@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
 from ..errors import ExecutorError
-from ..outputs import OutputCollector
+from ..outputs import OutputCollector, OutputLimits
 from ..types import JSON, Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, Output, OutputHook
 
 if TYPE_CHECKING:
@@ -36,13 +36,15 @@ class LocalExecutor:
 
     Args:
         shell: the reader's shell; the running one unless given, or a new one outside of IPython.
+        limits: of the outputs of one execution.
     """
 
     name = "local"
     capabilities = Capabilities(isolated=False, cell_magic="", files=True, install=False)
 
-    def __init__(self, shell: InteractiveShell | None = None) -> None:
+    def __init__(self, shell: InteractiveShell | None = None, *, limits: OutputLimits | None = None) -> None:
         self._shell = shell
+        self._limits = limits
 
     def start(self) -> None:
         """Nothing to start: the kernel is this one."""
@@ -53,7 +55,7 @@ class LocalExecutor:
         The time limit needs a Unix main thread; elsewhere the code runs without one.
         """
         shell = self._ready_shell()
-        collector = OutputCollector(on_output, trusted=True)
+        collector = OutputCollector(on_output, limits=self._limits, trusted=True)
         began = time.monotonic()
         if shell.should_run_async(code, transformed_cell=shell.transform_cell(code)):
             error = ErrorInfo(

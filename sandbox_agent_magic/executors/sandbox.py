@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import functools
 import os
 import sys
 import weakref
@@ -10,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..errors import ExecutorError
-from ..sandbox import SandboxLimits, SandboxProcess, refusal, sandbox_uid
-from ..types import Capabilities, ExecutionResult, FileInfo, OutputHook
-from ..workspace import Workspace
+from .. import scratch
+from ..errors import ExecutorError, WorkspaceError
+from ..sandbox import Breach, SandboxLimits, SandboxProcess, Watchdog, refusal, sandbox_uid
+from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHook
+from ..workspace import Snapshot, Workspace
 from .kernel import Kernel
 
 
@@ -42,14 +45,17 @@ class SandboxExecutor:
         cell_timeout_s: float | None = None,
     ) -> None:
         self.owner_pid = os.getpid()
-        self._limits = limits or SandboxLimits()
+        self.limits = limits or SandboxLimits()
+        """A change takes effect with the next start."""
         self._cell_timeout_s = cell_timeout_s
         self._uid = sandbox_uid()
         self._folder = workspace
         self._workspace: Workspace | None = None
         if workspace is not None:
             self._workspace = Workspace(workspace, uid=self._uid)
-        self._kernel = Kernel(self._launch, name=self.name)
+        self._watchdog: Watchdog | None = None
+        self._before: Snapshot = {}
+        self._kernel = Kernel(self._launch, name=self.name, breach=self._breach)
         _alive.add(self)
 
     @property
@@ -65,7 +71,7 @@ class SandboxExecutor:
 
     def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
         """As `Executor.execute`."""
-        before = self.workspace.snapshot()
+        before = self._settle(on_output)
         timeout_s = timeout_s if self._cell_timeout_s is None else min(timeout_s, self._cell_timeout_s)
         result = self._kernel.execute(code, timeout_s=timeout_s, on_output=on_output)
         return replace(result, new_files=self.workspace.changes(before))
@@ -81,6 +87,9 @@ class SandboxExecutor:
     def shutdown(self) -> None:
         """Kill the sandbox and remove a temporary workspace. Idempotent."""
         self._kernel.shutdown()
+        watchdog, self._watchdog = self._watchdog, None
+        if watchdog is not None:
+            watchdog.close()
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
             workspace.close()
@@ -88,7 +97,10 @@ class SandboxExecutor:
 
     def put_file(self, source: Path, name: str) -> FileInfo:
         """Copy a file of the reader into the workspace as `name`."""
-        return self.workspace.put(source, name)
+        info = self.workspace.put(source, name)
+        if self._watchdog is not None:
+            self._watchdog.grant(info.size)
+        return info
 
     def get_file(self, name: str, destination: Path) -> None:
         """Copy a file out of the workspace."""
@@ -110,7 +122,69 @@ class SandboxExecutor:
     def _launch(self) -> SandboxProcess:
         if sys.platform != "linux":
             raise refusal([])
-        return SandboxProcess(self.workspace.path, self._limits, uid=self._uid)
+        _sweep()
+        self._kernel.limits = self.limits.outputs
+        watchdog = self._watched()
+        watchdog.limits = self.limits
+        process = SandboxProcess(self.workspace.path, self.limits, uid=self._uid)
+        watchdog.watch(process)
+        return process
+
+    # ---- limits of the sandbox as a whole ------------------------------------------------------------------------
+
+    def _watched(self) -> Watchdog:
+        """The watchdog, made before the first code can run."""
+        if self._watchdog is None:
+            self._watchdog = Watchdog(self.workspace.path, self.limits)
+        return self._watchdog
+
+    def _settle(self, on_output: OutputHook) -> Snapshot:
+        """Before a cell: say what left-over processes did since the last one; returns what lies in the workspace."""
+        if sys.platform != "linux":
+            raise refusal([])
+        breach = self._watched().begin()
+        if breach is not None:
+            error = self._explain(breach)
+            text = f"Processes that an earlier cell had left behind broke a limit.\n{error.ename}: {error.evalue}\n"
+            on_output({"output_type": "stream", "name": "stderr", "text": text})
+        self._before = self.workspace.snapshot()
+        return self._before
+
+    def _breach(self) -> ErrorInfo | None:
+        """After a cell: the limit that it passed."""
+        breach = self._watchdog.finish() if self._watchdog is not None else None
+        return self._explain(breach) if breach is not None else None
+
+    def _explain(self, breach: Breach) -> ErrorInfo:
+        """The breach as an error; a workspace that is too full loses the newest files first."""
+        if breach.kind == "memory" or self._watchdog is None:
+            return self.limits.memory_exceeded(breach.used)
+        removed: list[str] = []
+
+        def remove(excess: int) -> None:
+            new = sorted(self.workspace.changes(self._before), key=lambda file: file.size, reverse=True)
+            for file in (file for file in new if file.name not in self._before):
+                if excess <= 0:
+                    return
+                with contextlib.suppress(WorkspaceError):
+                    self.workspace.remove(file.name)
+                    excess -= file.size
+                    removed.append(file.name)
+
+        if not self._watchdog.make_room(remove):
+            self._kernel.replace()
+        shown = ", ".join(removed[:_SHOWN]) + (f" and {len(removed) - _SHOWN} more" if len(removed) > _SHOWN else "")
+        return self.limits.disk_exceeded(breach.used, shown)
+
+
+_SHOWN = 5
+"""Names of removed files in a message."""
+
+
+@functools.cache
+def _sweep() -> None:
+    """Once in a process: remove what killed ones left behind."""
+    scratch.sweep()
 
 
 _alive: weakref.WeakSet[SandboxExecutor] = weakref.WeakSet()

@@ -2,12 +2,14 @@
 
 from .clean import ALLOWED_TYPES, CELLS_MIMETYPE, clean_bundle, clean_html, clean_metadata, clean_text, strip_colours
 from .collector import OutputCollector
+from .limits import OutputLimits, mib
 from .text import cap_text, error_text, images_of, text_of
 
 __all__ = [
     "ALLOWED_TYPES",
     "CELLS_MIMETYPE",
     "OutputCollector",
+    "OutputLimits",
     "cap_text",
     "clean_bundle",
     "clean_html",
@@ -15,6 +17,7 @@ __all__ = [
     "clean_text",
     "error_text",
     "images_of",
+    "mib",
     "strip_colours",
     "text_of",
 ]

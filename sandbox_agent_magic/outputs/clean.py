@@ -62,7 +62,7 @@ def clean_html(html: str) -> str:
     return nh3.clean(html, tags=tags, attributes=_HTML_ATTRIBUTES, url_schemes=set(), link_rel=None)
 
 
-def clean_bundle(data: object, dropped: list[str]) -> MimeBundle:
+def clean_bundle(data: object, dropped: list[str], *, max_bytes: int = MAX_BUNDLE_BYTES) -> MimeBundle:
     """The allowed part of a mime bundle; names of what was left out are appended to `dropped`."""
     clean: MimeBundle = {}
     if not isinstance(data, dict):
@@ -75,8 +75,8 @@ def clean_bundle(data: object, dropped: list[str]) -> MimeBundle:
         size = len(text) if isinstance(text, str) else _json_size(text)
         if size is None:
             dropped.append(f"{key} that is not JSON")
-        elif size > MAX_BUNDLE_BYTES:
-            dropped.append(f"{key} over {MAX_BUNDLE_BYTES >> 20} MiB")
+        elif size > (max_bytes * 4 / 3 if key in PICTURE_TYPES else max_bytes):  # pictures come in base64
+            dropped.append(f"{key} over {max_bytes >> 20} MiB")
         elif key in _JSON_TYPES:
             clean[key] = clean_text(text) if isinstance(text, str) else text
         elif not isinstance(text, str):
@@ -115,7 +115,11 @@ def clean_metadata(metadata: object) -> dict[str, JSON]:
 
 
 def clean_output(
-    output: DisplayOutput | ResultOutput | ErrorOutput, dropped: list[str], *, trusted: bool
+    output: DisplayOutput | ResultOutput | ErrorOutput,
+    dropped: list[str],
+    *,
+    trusted: bool,
+    max_bytes: int = MAX_BUNDLE_BYTES,
 ) -> DisplayOutput | ResultOutput | ErrorOutput | None:
     """One rich output or error, cleaned; None where nothing is left of it."""
     if output["output_type"] == "error":
@@ -129,7 +133,7 @@ def clean_output(
         data = {key: value for key, value in output["data"].items() if key != CELLS_MIMETYPE}
         metadata = output["metadata"]
     else:
-        data = clean_bundle(output["data"], dropped)
+        data = clean_bundle(output["data"], dropped, max_bytes=max_bytes)
         metadata = clean_metadata(output["metadata"])
     if not data:
         return None

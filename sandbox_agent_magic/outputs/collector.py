@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from ..types import Output, OutputHook, StreamOutput
-from .clean import clean_output, clean_text
+from .clean import PICTURE_TYPES, clean_output, clean_text
+from .limits import OutputLimits, mib
 
-MAX_TEXT_BYTES = 1 << 20
-"""Text that one cell keeps, half from its head and half from its tail."""
 MAX_OUTPUTS = 1_000
 """Outputs of one cell."""
 MAX_RICH_BYTES = 32 << 20
@@ -20,14 +19,15 @@ class OutputCollector:
 
     Args:
         on_output: called with each cleaned output as it arrives.
-        max_text_bytes: text kept of this execution; the head is passed on, the tail follows at `finish`.
+        limits: what is kept; of text, the head is passed on and the tail follows at `finish`.
         trusted: the outputs come from the reader's own kernel: rich types pass as they are.
     """
 
-    def __init__(self, on_output: OutputHook, *, max_text_bytes: int = MAX_TEXT_BYTES, trusted: bool = False) -> None:
+    def __init__(self, on_output: OutputHook, *, limits: OutputLimits | None = None, trusted: bool = False) -> None:
         self._on_output = on_output
-        self._head_left = max_text_bytes // 2
-        self._tail_bytes = max_text_bytes - self._head_left
+        self._limits = limits or OutputLimits()
+        self._head_left = self._limits.text_bytes // 2
+        self._tail_bytes = self._limits.text_bytes - self._head_left
         self._tail = ""
         self._tail_name: Literal["stdout", "stderr"] = "stdout"
         self._trusted = trusted
@@ -40,6 +40,8 @@ class OutputCollector:
         """Text that was left out between head and tail."""
         self.dropped: list[str] = []
         """Mimetypes and other things that were refused."""
+        self.breach = ""
+        """A limit that an output broke, with its value and setting."""
 
     def add(self, output: Output) -> None:
         """Clean `output`, keep it and pass it on. Malformed ones are dropped, never raised."""
@@ -51,7 +53,8 @@ class OutputCollector:
             if output["output_type"] == "stream":
                 self._add_stream(output)
                 return
-            clean = clean_output(output, self.dropped, trusted=self._trusted)
+            clean = clean_output(output, self.dropped, trusted=self._trusted, max_bytes=self._limits.picture_bytes)
+            self._note_large_picture(output)
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             self.dropped.append("malformed output")
             return
@@ -86,6 +89,16 @@ class OutputCollector:
             self._append_text("stderr", f"[not shown: {names}]\n")
         return tuple(self._outputs)
 
+    def _note_large_picture(self, output: Output) -> None:
+        if self._trusted or output["output_type"] not in ("display_data", "execute_result"):
+            return
+        limit = self._limits.picture_bytes
+        sizes = [len(str(value)) * 3 // 4 for key, value in output["data"].items() if key in PICTURE_TYPES]
+        if any(size > limit for size in sizes):
+            self.breach = (
+                f"A picture of {mib(max(sizes))} is not shown: one may have {mib(limit)} (AGENT_LIMIT_PICTURE)."
+            )
+
     def _add_stream(self, output: StreamOutput) -> None:
         name: Literal["stdout", "stderr"] = "stderr" if output["name"] == "stderr" else "stdout"
         text = clean_text(str(output["text"]))
@@ -107,7 +120,9 @@ class OutputCollector:
         if self.truncated_bytes > self._told_bytes:
             cut = self.truncated_bytes - self._told_bytes
             self._told_bytes = self.truncated_bytes
-            self._append_text("stdout", f"\n[... {cut:,} characters cut here ...]\n")
+            kept = f"; a cell keeps {mib(self._limits.text_bytes)} of text (AGENT_LIMIT_TEXT)"
+            why = kept if cut == self.truncated_bytes else ""  # said once
+            self._append_text("stdout", f"\n[... {cut:,} characters cut here{why} ...]\n")
         if not self._tail:
             return
         tail, self._tail = self._tail, ""

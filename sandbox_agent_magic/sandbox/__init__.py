@@ -4,5 +4,16 @@ from .canary import Attempt, refusal
 from .check import SandboxReport, check
 from .limits import SandboxLimits
 from .process import SandboxProcess, sandbox_uid
+from .watchdog import Breach, Watchdog
 
-__all__ = ["Attempt", "SandboxLimits", "SandboxProcess", "SandboxReport", "check", "refusal", "sandbox_uid"]
+__all__ = [
+    "Attempt",
+    "Breach",
+    "SandboxLimits",
+    "SandboxProcess",
+    "SandboxReport",
+    "Watchdog",
+    "check",
+    "refusal",
+    "sandbox_uid",
+]

@@ -11,6 +11,7 @@ itself, and is as safe, since no foreign code has run yet and lowered hard limit
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -22,8 +23,8 @@ from collections.abc import Callable
 from typing import TextIO, TypedDict
 
 CLONE_NEWUSER = 0x10000000
-HEAD_CHARS = 512 << 10
-TAIL_CHARS = 384 << 10
+RUNAWAY = 256
+"""Times the text that is kept: code that prints more is stopped."""
 
 
 class Configuration(TypedDict):
@@ -35,6 +36,10 @@ class Configuration(TypedDict):
     listeners: list[int]
     """Descriptors of listening sockets: shell, iopub."""
     limits: dict[str, int]
+    hints: dict[str, str]
+    """To the errors that a limit raises: `memory`, `processes`, `file`, `tmp`, `text`."""
+    text_chars: int
+    """What a cell may print: half from its head and nearly as much from its tail are passed on."""
     bait_port: int
     bait_file: str
     closed_folders: list[str]
@@ -101,6 +106,10 @@ PROBES = {
 # ---- the kernel ---------------------------------------------------------------------------------------------------
 
 
+class OutputLimitExceeded(Exception):
+    """Raised in code that prints without end."""
+
+
 class TextBudget:
     """Head and tail of what one cell prints; the middle is counted and forgotten.
 
@@ -108,40 +117,53 @@ class TextBudget:
     caps again, because code in here can go round it.
     """
 
-    def __init__(self, plain_write: Callable[[TextIO, str], int]) -> None:
+    def __init__(self, plain_write: Callable[[TextIO, str], int], chars: int, hint: str) -> None:
         self._plain_write = plain_write
+        self._head_chars, self._tail_limit = chars // 2, chars * 3 // 8
+        self._runaway_chars = chars * RUNAWAY
+        self._hint = hint
         self._lock = threading.RLock()
         self.reset()
 
     def reset(self) -> None:
         """A new cell begins."""
         with self._lock:
-            self._head_left = HEAD_CHARS
+            self._head_left = self._head_chars
+            self._printed = 0
             self._tail: list[tuple[TextIO, str]] = []
             self._tail_chars = 0
             self._cut_chars = 0
 
     def write(self, stream: TextIO, text: str) -> int:
-        """Pass on the head, keep the tail."""
+        """Pass on the head, keep the tail.
+
+        Raises:
+            OutputLimitExceeded: nobody will ever read that much.
+        """
         with self._lock:
+            self._printed += len(text)
+            runaway = self._printed > self._runaway_chars
             head = text[: self._head_left]
             self._head_left -= len(head)
             if head:
                 self._plain_write(stream, head)
             if len(head) < len(text):
-                self._keep(stream, text[len(head) :][-TAIL_CHARS:], len(text) - len(head))
+                rest = text[max(len(head), len(text) - self._tail_limit) :]
+                self._keep(stream, rest, len(text) - len(head))
+        if runaway:
+            raise OutputLimitExceeded(self._hint)
         return len(text)
 
     def _keep(self, stream: TextIO, text: str, chars: int) -> None:
         self._cut_chars += chars - len(text)
         self._tail.append((stream, text))
         self._tail_chars += len(text)
-        if self._tail_chars > 2 * TAIL_CHARS or len(self._tail) > 10_000:
+        if self._tail_chars > 2 * self._tail_limit or len(self._tail) > 10_000:
             self._shorten()
 
     def _shorten(self) -> None:
         kept: list[tuple[TextIO, list[str]]] = []
-        room = TAIL_CHARS
+        room = self._tail_limit
         for stream, text in reversed(self._tail):
             part = text[len(text) - min(len(text), room) :]
             self._cut_chars += len(text) - len(part)
@@ -153,7 +175,7 @@ class TextBudget:
             else:
                 kept.append((stream, [part]))
         self._tail = [(stream, "".join(reversed(parts))) for stream, parts in reversed(kept)]
-        self._tail_chars = TAIL_CHARS - room
+        self._tail_chars = self._tail_limit - room
 
     def drain(self) -> None:
         """Write what was kept, and how much was not."""
@@ -161,10 +183,20 @@ class TextBudget:
             self._shorten()
             tail, self._tail, self._tail_chars = self._tail, [], 0
             if tail and self._cut_chars:
-                self._plain_write(tail[0][0], f"\n[... {self._cut_chars:,} characters cut here ...]\n")
+                self._plain_write(tail[0][0], f"\n[... {self._cut_chars:,} characters cut here; {self._hint} ...]\n")
                 self._cut_chars = 0
             for stream, text in tail:
                 self._plain_write(stream, text)
+
+
+def hint_for(error: object, hints: dict[str, str]) -> str:
+    """Which limit `error` may come from, if any."""
+    number = getattr(error, "errno", None)
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
+        return hints["memory"]
+    if isinstance(error, BlockingIOError) or (isinstance(error, RuntimeError) and "start new thread" in str(error)):
+        return hints["processes"]
+    return {errno.EFBIG: hints["file"], errno.ENOSPC: hints["tmp"]}.get(number, "") if number else ""
 
 
 def run_kernel(config: Configuration) -> None:
@@ -178,7 +210,7 @@ def run_kernel(config: Configuration) -> None:
 
     del sys.modules["debugpy"]
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # nobody reads the start's stderr from here on
-    budget = TextBudget(OutStream.write)
+    budget = TextBudget(OutStream.write, config["text_chars"], config["hints"]["text"])
 
     class CappedStream(OutStream):  # type: ignore[misc]
         """stdout and stderr, within the budget of the cell."""
@@ -225,6 +257,9 @@ def run_kernel(config: Configuration) -> None:
 
             def show_traceback_after_text(kind: object, value: object, lines: list[str]) -> None:
                 budget.drain()
+                hint = hint_for(value, config["hints"])
+                if hint:
+                    value, lines = f"{value} {hint}".strip(), [*lines, hint]
                 show_traceback(kind, value, lines)
 
             self.shell._showtraceback = show_traceback_after_text

@@ -134,6 +134,19 @@ class SandboxProcess:
         """Send SIGINT to the kernel."""
         self._trial.interrupt()
 
+    def end(self) -> None:
+        """Send SIGKILL to all of it, from any thread; `kill` is still to come."""
+        self._trial.end()
+
+    def end_others(self) -> None:
+        """Send SIGKILL to all processes but the kernel and bubblewrap, from any thread."""
+        self._trial.end_others()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process whose descendants are the sandbox; 0 where there is none."""
+        return self._trial.pid
+
     def kill(self) -> None:
         """End everything in the sandbox and remove what was made for it. Idempotent."""
         self._trial.discard()

@@ -12,10 +12,12 @@ import socket
 import struct
 import subprocess
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import bubblewrap, seccomp
+from .. import scratch
+from . import bubblewrap, seccomp, usage
 from .canary import Attempt
 from .limits import SandboxLimits, counted_tasks
 
@@ -48,11 +50,15 @@ class Trial:
 
     def __init__(self, launcher: bubblewrap.Launcher, wish: Wish) -> None:
         self.launcher = launcher
-        self.folder = Path(tempfile.mkdtemp(prefix="sbx-", dir=_temp(wish.uid)))
+        self.folder, self._mark = scratch.make("sbx", folder=_temp(wish.uid))
         self.pidfd = -1
         self._kernel_pidfd = -1
+        self._kernel_pid = 0
         self._wish = wish
         self._report = b""
+        self._lock = (
+            threading.RLock()
+        )  # the watchdog signals from its own thread; no descriptor may be closed meanwhile
         self._process: subprocess.Popen[bytes] | None = None
         self._closing = contextlib.ExitStack()  # what only the start needs
         try:
@@ -92,6 +98,8 @@ class Trial:
                 "kernel": wish.kernel,
                 "listeners": [listener.fileno() for listener in listeners],
                 "limits": wish.limits.rlimits(other_tasks=counted_tasks() if wish.uid is None else 0),
+                "hints": wish.limits.hints(),
+                "text_chars": wish.limits.outputs.text_bytes,
                 "bait_port": bait_server.getsockname()[1],
                 "bait_file": str(bait / "file"),
                 "closed_folders": ["/", "/usr", "/etc", "/dev", str(bait), *map(str, plan.folders)],
@@ -122,6 +130,7 @@ class Trial:
                 pid = _CREDENTIALS.unpack(value[: _CREDENTIALS.size])[0]
                 with contextlib.suppress(OSError):
                     self._kernel_pidfd = os.pidfd_open(pid)
+                    self._kernel_pid = pid
         self._report += data
         return not data or self._report.endswith(b"\n") or len(self._report) > _MAX_REPORT_BYTES
 
@@ -160,8 +169,8 @@ class Trial:
 
     def interrupt(self) -> None:
         """Send SIGINT to the kernel itself: bubblewrap does not pass signals on."""
-        if self._kernel_pidfd >= 0:
-            with contextlib.suppress(ProcessLookupError):
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self._kernel_pidfd >= 0:
                 signal.pidfd_send_signal(self._kernel_pidfd, signal.SIGINT)
 
     def _kill(self) -> None:
@@ -174,6 +183,35 @@ class Trial:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
+    def end(self) -> None:
+        """Send SIGKILL to all of it; `discard` is still to come. For any thread."""
+        with self._lock, contextlib.suppress(ProcessLookupError):
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def end_others(self) -> None:
+        """Send SIGKILL to all processes but the kernel and bubblewrap itself. For any thread."""
+        with self._lock:
+            kept = {self.pid, self._kernel_pid, usage.parent(self._kernel_pid)}
+            for pid in usage.descendants(self.pid) if self.pid and self._kernel_pid else []:
+                if pid not in kept:
+                    self._kill_below(pid)
+
+    def _kill_below(self, pid: int) -> None:
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(pid)
+            try:
+                if pid in usage.descendants(self.pid):  # still: a number may have been given to another process
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            finally:
+                os.close(descriptor)
+
+    @property
+    def pid(self) -> int:
+        """The first process's, for the watchdog; 0 where there is none."""
+        alive = self._process is not None and self._process.returncode is None and self.pidfd >= 0
+        return self._process.pid if self._process is not None and alive else 0
+
     def discard(self) -> None:
         """End everything in the sandbox and remove what was made for it. Idempotent."""
         if self._process is not None:
@@ -184,17 +222,21 @@ class Trial:
             if self._process.stderr is not None:
                 self._process.stderr.close()
         self._closing.close()
-        for descriptor in (self.pidfd, self._kernel_pidfd):
-            if descriptor >= 0:
-                os.close(descriptor)
-        self.pidfd = self._kernel_pidfd = -1
+        with self._lock:
+            for descriptor in (self.pidfd, self._kernel_pidfd):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self.pidfd = self._kernel_pidfd = -1
         shutil.rmtree(self.folder, ignore_errors=True)
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
 
 
 def _temp(uid: int | None) -> str:
     """A folder for sockets whose paths fit, and that the user `uid` can walk to: the usual one, else /tmp."""
     usual = tempfile.gettempdir()
-    fits = len(os.fsencode(usual)) + len("/sbx-xxxxxxxx/s/shell") <= _MAX_SOCKET_PATH
+    fits = len(os.fsencode(usual)) + len("/sbx-1234567890-xxxxxxxx/s/shell") <= _MAX_SOCKET_PATH
     return usual if fits and (uid is None or bubblewrap.open_to_all(Path(usual))) else "/tmp"  # noqa: S108
 
 

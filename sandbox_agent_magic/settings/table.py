@@ -83,6 +83,7 @@ _ANTHROPIC = "Anthropic"
 _MODEL = "The model and its requests"
 _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull`)"
 _RUN = "Running code"
+_LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
 _REMOTE = "Remote sandboxes"
 _SHOW = "Messages"
 
@@ -137,6 +138,33 @@ class Settings:
     )
     custom_packages: str | None = option(
         None, "packages that the code may need, separated by commas (read by a later version)", section=_RUN
+    )
+    agent_limit_memory: int = option(
+        2_048, "MiB of memory, all processes of the sandbox together", section=_LIMITS, low=256, high=1_048_576
+    )
+    agent_limit_disk: int = option(
+        1_024, "MiB that code may write into its workspace", section=_LIMITS, low=1, high=16_777_216
+    )
+    agent_limit_tmp: int = option(
+        256, "MiB of /tmp, and again of /dev/shm, which are memory", section=_LIMITS, low=16, high=1_048_576
+    )
+    agent_limit_file: int = option(1_024, "MiB of one file", section=_LIMITS, low=1, high=16_777_216)
+    agent_limit_processes: int = option(
+        64, "processes and threads of the sandbox", section=_LIMITS, low=32, high=16_384
+    )
+    agent_limit_text: int = option(
+        1,
+        "MiB of text that a cell keeps, head and tail; code that prints 256 times as much is stopped",
+        section=_LIMITS,
+        low=1,
+        high=4,
+    )
+    agent_limit_picture: int = option(10, "MiB of one picture", section=_LIMITS, low=1, high=64)
+    agent_limit_message: int = option(
+        16, "MiB of one message from the kernel, which carries a picture in base64", section=_LIMITS, low=2, high=128
+    )
+    agent_limit_messages: int = option(
+        50_000, "messages of one cell; code that sends more is stopped", section=_LIMITS, low=100, high=10_000_000
     )
     scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
     e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)

@@ -273,6 +273,33 @@ def test_nothing_survives_when_the_host_process_is_killed() -> None:
         parent.stdout.close()
 
 
+def test_folders_of_a_killed_host_process_are_removed_by_the_next_start_and_no_others(tmp_path: Path) -> None:
+    environ = {**os.environ, "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-c", PARENT]
+    parents = [subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    try:
+        for parent in parents:
+            assert parent.stdout is not None
+            assert parent.stdout.readline() == "ok\n"
+        dead, alive = parents
+        dead.kill()
+        dead.wait()
+        left = {path.name for path in tmp_path.iterdir()}
+        assert len(left) == 4
+        done = subprocess.run(
+            [sys.executable, "-c", AS_SOMEONE], env=environ, capture_output=True, text=True, timeout=90
+        )
+        assert done.stdout == "ok 42\n"
+        assert {path.name.split("-")[-2] for path in tmp_path.iterdir()} == {str(alive.pid)}
+        assert len(list(tmp_path.iterdir())) == 2
+    finally:
+        for parent in parents:
+            parent.kill()
+            parent.wait()
+            assert parent.stdout is not None
+            parent.stdout.close()
+
+
 ORDINARY_USER = """
 import os
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor

@@ -198,6 +198,25 @@ def test_config_shows_values_and_sources_but_no_secret(
     assert "environment" in shown
 
 
+def test_a_sandbox_that_was_lost_is_said_and_its_cells_can_run_again(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shell.run_cell_magic("sandbox", "", "kept = 'kept'")
+    with pytest.raises(Exception, match="kernel ended"):
+        shell.run_cell_magic("sandbox", "", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    assert "%agent restart --replay" in capsys.readouterr().err
+    shell.run_line_magic("agent", "restart --replay")
+    assert "all 1 cells" in capsys.readouterr().out
+    shell.run_cell_magic("sandbox", "", "print(kept)")
+    assert capsys.readouterr().out == "kept\n"
+
+
+@pytest.mark.parametrize("line", ["restart --again", "reset now", "config all"])
+def test_a_subcommand_with_unknown_words_does_nothing(shell: InteractiveShell, line: str) -> None:
+    with pytest.raises(UsageError, match="does not understand"):
+        shell.run_line_magic("agent", line)
+
+
 def test_an_unknown_subcommand_says_which_there_are(shell: InteractiveShell) -> None:
     with pytest.raises(UsageError, match="%agent status or %agent config or %agent reset"):
         shell.run_line_magic("agent", "explode")

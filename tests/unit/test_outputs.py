@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sandbox_agent_magic.outputs import (
     CELLS_MIMETYPE,
     OutputCollector,
+    OutputLimits,
     cap_text,
     clean_html,
     clean_text,
@@ -23,7 +24,7 @@ PNG = "iVBORw0KGgo="
 
 
 def collected(*outputs: Output, max_text_bytes: int = 1000) -> tuple[Output, ...]:
-    collector = OutputCollector(lambda _: None, max_text_bytes=max_text_bytes)
+    collector = OutputCollector(lambda _: None, limits=OutputLimits(text_bytes=max_text_bytes))
     for output in outputs:
         collector.add(output)
     return collector.finish()
@@ -50,7 +51,7 @@ def test_long_text_keeps_its_head_and_its_tail_and_says_what_was_cut() -> None:
 
 
 def test_a_hundred_megabytes_leave_no_more_than_the_limit() -> None:
-    collector = OutputCollector(lambda _: None, max_text_bytes=1000)
+    collector = OutputCollector(lambda _: None, limits=OutputLimits(text_bytes=1000))
     for _ in range(100):
         collector.add(stream("x" * 1_000_000))
     assert sum(len(output["text"]) for output in collector.finish() if output["output_type"] == "stream") < 1200

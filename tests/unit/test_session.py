@@ -10,6 +10,7 @@ import pytest
 
 from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import SettingsError, UsageError
+from sandbox_agent_magic.outputs import text_of
 from sandbox_agent_magic.types import CellWriter, NotebookCell, RunRequest, RunResult
 
 
@@ -100,6 +101,44 @@ def test_an_unknown_setting_is_refused_at_once(script: Path) -> None:
 def test_the_local_executor_needs_a_yes(session: Session) -> None:
     with pytest.raises(UsageError, match="consent"):
         session.ask("Hi", overrides={"agent_executor": "local"})
+
+
+def test_a_restart_loses_variables_and_keeps_files_and_the_conversation(session: Session) -> None:
+    session.execute("x = 1\nopen('stays', 'w').close()", on_output=lambda _: None)
+    told = session.restart()
+    assert "--replay" in str(told)
+    assert session.turns == 1
+    assert session.execute("x", on_output=lambda _: None).status == "error"
+    assert [file.name for file in session.executor().list_files()] == ["stays"]
+
+
+def test_a_replay_runs_what_worked_again_in_order_and_only_that(session: Session, script: Path) -> None:
+    write(script, {"code": "x = 1"}, {"code": "x += 1\n1 / 0"}, {"code": "x *= 10"}, {"text": "Done."})
+    session.ask("Go.")
+    session.execute("x += 5", on_output=lambda _: None)
+    told = session.restart(replay=True)
+    assert str(told) == "The sandbox was restarted, and all 3 cells that had worked ran again."
+    result = session.execute("print(x)", on_output=lambda _: None)
+    assert text_of(result.outputs) == "15"
+
+
+def test_a_replay_stops_at_the_first_cell_that_fails_now_and_names_it(session: Session) -> None:
+    for code in ("x = 1", "import os\nopen('once', 'x').close()", "y = 2"):
+        session.execute(code, on_output=lambda _: None)
+    told = session.restart(replay=True)
+    assert (told.done, told.known) == (1, 3)
+    assert "1 of 3" in str(told)
+    assert "import os\nFileExistsError" in str(told)
+    assert session.execute("x", on_output=lambda _: None).status == "ok"
+
+
+def test_a_restart_takes_the_limits_that_are_set_now(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.execute("1", on_output=lambda _: None)
+    monkeypatch.setenv("AGENT_LIMIT_MEMORY", "300")
+    session.restart()
+    result = session.execute("bytearray(400 << 20)", on_output=lambda _: None)
+    assert result.error is not None
+    assert "300 MiB of memory (AGENT_LIMIT_MEMORY)" in result.error.evalue
 
 
 def test_reset_starts_afresh(session: Session, script: Path) -> None:

@@ -1,0 +1,220 @@
+"""Watches what a sandbox uses as a whole, in and between cells, and stops it at its limits.
+
+The machine's kernel bounds each process on its own; nothing an ordinary user may ask of it bounds them together, or the
+size of a folder. So a thread looks, ten times a second while code runs. Code over a limit is interrupted, and processes
+that it started are killed, which keeps its variables; if that does not help within a moment, the sandbox is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from . import usage
+from .limits import MIB, SandboxLimits
+
+_BUSY_S, _IDLE_S = 0.1, 0.5
+_GRACE_S, _FAR_GRACE_S = 0.7, 0.4
+"""After an interrupt, before the kill; and where the limit is passed by far."""
+_RESCAN_S = 0.5
+_QUICK_S = 0.1
+_FAR_BYTES = 128 * MIB
+_SLACK_BYTES = MIB
+
+
+class Watched(Protocol):
+    """The process that is watched; its methods may be called from any thread."""
+
+    @property
+    def pid(self) -> int:
+        """Of the first process of the sandbox; 0 where there is none."""
+
+    def interrupt(self) -> None:
+        """Send SIGINT to the kernel."""
+
+    def end_others(self) -> None:
+        """Send SIGKILL to all processes but the kernel."""
+
+    def end(self) -> None:
+        """Send SIGKILL to all of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A limit was passed."""
+
+    kind: Literal["memory", "disk"]
+    used: int
+    """Bytes."""
+    in_cell: bool
+    """Whether code of a cell was running; otherwise processes that it had left behind."""
+
+
+class Watchdog:
+    """One sandbox's. `watch` starts it, `close` ends it.
+
+    Args:
+        workspace: the folder; what lies there now does not count.
+        limits: what the sandbox may use.
+    """
+
+    def __init__(self, workspace: Path, limits: SandboxLimits) -> None:
+        self.limits = limits
+        self._workspace = workspace
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._process: Watched | None = None
+        self._running = False
+        self._over = False
+        """The cell's code is gone; only `finish` is still to come."""
+        self._breach: Breach | None = None
+        self._stopped_at = 0.0
+        self._granted = self._used = usage.disk(workspace, ())
+        self._allowed = self._granted + limits.disk_bytes
+        self._scanned_at, self._scan_s = time.monotonic(), 0.0
+        self._filled = self._filesystem()
+
+    def watch(self, process: Watched) -> None:
+        """From now on `process` is the sandbox; no code runs in it yet."""
+        with self._lock:
+            self._process = process
+            self._over = self._running and self._breach is not None
+            self._scanned_at = self._scan_s = 0.0  # what the one before held open is free now
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="sandbox-watchdog", daemon=True)
+                self._thread.start()
+
+    def close(self) -> None:
+        """End the thread. Idempotent."""
+        with self._lock:
+            thread, self._thread, self._process = self._thread, None, None
+        self._wake.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(1)
+
+    def grant(self, size: int) -> None:
+        """The reader put `size` bytes into the workspace: they do not count."""
+        with self._lock:
+            self._granted += size
+            self._used += size
+
+    def begin(self) -> Breach | None:
+        """A cell begins; returns what left-over processes did since the last."""
+        with self._lock:
+            breach, self._breach = self._breach, None
+            self._set_allowed()
+            self._running, self._over = True, False
+        self._wake.set()
+        return breach
+
+    def finish(self) -> Breach | None:
+        """The cell has ended; returns the limit that it passed, if any."""
+        with self._lock:
+            if self._breach is None and self._scan_s < _QUICK_S:
+                self._scan(nameless=False)
+                if self._used > self._allowed:
+                    self._breach = Breach("disk", self._used, in_cell=True)
+            if self._breach is not None and self._process is not None and not self._over:
+                self._process.end_others()
+                self._wait_for_memory(self._process)
+            self._running = self._over = False
+            breach, self._breach = self._breach, None
+            return breach
+
+    def _wait_for_memory(self, process: Watched) -> None:
+        """Killed processes take a moment to give their memory back; the next cell must not be blamed for it."""
+        deadline = time.monotonic() + _GRACE_S
+        limit = self.limits.memory_bytes
+        while usage.memory(usage.descendants(process.pid), limit) > limit and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def make_room(self, remove: Callable[[int], None]) -> bool:
+        """Let `remove` free some bytes of the workspace, where it is over its limit; nothing is stopped meanwhile.
+
+        Returns:
+            Whether code can go on; if not, files that it holds open take too much.
+        """
+        with self._lock:
+            self._scan()
+            excess = self._used - self._granted - self.limits.disk_bytes
+            if excess > 0:
+                remove(excess)
+                self._scan()
+            self._set_allowed()
+            return self._used <= self._allowed
+
+    def _set_allowed(self) -> None:
+        """A workspace that is full already must let code run that makes room."""
+        base = self._granted + self.limits.disk_bytes
+        self._allowed = min(max(base, self._used + _SLACK_BYTES), base + self.limits.disk_bytes // 2)
+
+    # ---- the thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        mine = threading.current_thread()
+        while True:
+            self._wake.wait(_BUSY_S if self._running else _IDLE_S)
+            self._wake.clear()
+            with self._lock:
+                if self._thread is not mine:
+                    return
+                # A file that vanished under us is no reason to stop watching.
+                with contextlib.suppress(OSError):
+                    self._look()
+
+    def _look(self) -> None:
+        process = self._process
+        if process is None or not process.pid or self._over:
+            return
+        pids = usage.descendants(process.pid)
+        used = usage.memory(pids, self.limits.memory_bytes)
+        if used > self.limits.memory_bytes:
+            self._stop(process, Breach("memory", used, self._running), far=used > self.limits.memory_bytes * 5 // 4)
+        self._look_at_disk(process)
+
+    def _look_at_disk(self, process: Watched) -> None:
+        grown = self._filesystem() - self._filled
+        age = time.monotonic() - self._scanned_at
+        # Never busy with looking for more than a fifth of the time, however many files there are.
+        if age > 4 * self._scan_s and (grown > self._allowed - self._used or age > _RESCAN_S):
+            self._scan()
+            if self._used > self._allowed:
+                far = self._used > self._allowed + _FAR_BYTES
+                self._stop(process, Breach("disk", self._used, self._running), far=far)
+
+    def _scan(self, *, nameless: bool = True) -> None:
+        """Look at all files; at those without a name only if asked, since that takes some milliseconds."""
+        began = time.monotonic()
+        pid = self._process.pid if nameless and self._process is not None else 0
+        self._filled = self._filesystem()
+        self._used = usage.disk(self._workspace, usage.descendants(pid) if pid else ())
+        self._scanned_at = time.monotonic()
+        self._scan_s = self._scanned_at - began
+
+    def _filesystem(self) -> int:
+        """Bytes in use on the workspace's file system: what it grows by bounds what the workspace can grow by."""
+        info = os.statvfs(self._workspace)
+        return (info.f_blocks - info.f_bfree) * info.f_frsize
+
+    def _stop(self, process: Watched, breach: Breach, *, far: bool) -> None:
+        """The mildest means first: each next one only if that before did not help."""
+        now = time.monotonic()
+        if self._breach is None:
+            self._breach, self._stopped_at = breach, now
+            if self._running:
+                process.interrupt()
+            if far or not self._running:
+                process.end_others()
+        elif breach.kind == "disk" and breach.used <= self._breach.used:
+            return  # what was written is still there, but it does not grow
+        elif now - self._stopped_at > (_FAR_GRACE_S if far else _GRACE_S):
+            process.end()
+        else:
+            process.end_others()
