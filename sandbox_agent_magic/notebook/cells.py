@@ -6,10 +6,9 @@ import hashlib
 import re
 import secrets
 
+from ..outputs import clean_markdown
 from ..types import JSON, KeepPolicy, NotebookCell, RunResult, Step
 from .keep import needed_failures
-
-_RAW_HTML = re.compile(r"<(?=[A-Za-z/!?])")
 
 
 class CellPlan:
@@ -84,11 +83,6 @@ class CellPlan:
 def source_digest(source: str) -> str:
     """Tells whether the reader has edited an inserted cell."""
     return hashlib.sha256(source.encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def clean_markdown(text: str) -> str:
-    """The model's markdown without raw HTML and without pictures from elsewhere, whose loading would leak data."""
-    return _RAW_HTML.sub("&lt;", text).replace("![", "[")
 
 
 def fenced(text: str, language: str = "") -> str:

@@ -1,6 +1,7 @@
 """What may come out of code that nobody has read: an allow-list of mimetypes, each cleaned.
 
-HTML has passed nh3, and text carries no terminal escapes but colours.
+Text carries no terminal escapes but colours; `html`, `svg`, `markdown` and `charts` clean the rest. This cleaning is
+the boundary: a front end trusts every output of a cell that the reader ran.
 """
 
 from __future__ import annotations
@@ -9,6 +10,10 @@ import json
 import re
 
 from ..types import JSON, DisplayOutput, ErrorOutput, MimeBundle, ResultOutput
+from .charts import PLOTLY_TYPES, VEGALITE_TYPES, ChartRefused, clean_chart
+from .html import TooManyTags, clean_html
+from .markdown import clean_formula, clean_markdown
+from .svg import clean_svg
 
 CELLS_MIMETYPE = "application/vnd.sandbox-agent.cells.v1+json"
 """Carries finished cells to the front end. Never accepted from a sandbox."""
@@ -18,9 +23,10 @@ MAX_BUNDLE_BYTES = 10 << 20
 
 _TEXT_TYPES = {"text/plain", "text/markdown", "text/latex"}
 PICTURE_TYPES = {"image/png", "image/jpeg", "image/gif", "image/webp"}
-_JSON_TYPES = {"application/json"}
-ALLOWED_TYPES = frozenset({*_TEXT_TYPES, *PICTURE_TYPES, *_JSON_TYPES, "text/html"})
-"""Everything else (scripts, widgets, SVG, other vendors' types) is dropped and named in `OutputCollector.dropped`."""
+_CHART_TYPES = PLOTLY_TYPES | VEGALITE_TYPES
+_JSON_TYPES = {"application/json", *_CHART_TYPES}
+ALLOWED_TYPES = frozenset({*_TEXT_TYPES, *PICTURE_TYPES, *_JSON_TYPES, "text/html", "image/svg+xml"})
+"""Everything else (scripts, widgets, other vendors' types) is dropped and named in `OutputCollector.dropped`."""
 
 # CSI sequences end in one byte of @-~; only SGR (ending in m) is colour. OSC runs to BEL or ST.
 _ESCAPES = re.compile(
@@ -30,11 +36,6 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f\x80-\x9f]")
 _LONE_ESCAPE = re.compile(r"\x1b(?!\[[0-9;]*m)")
 _BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
-
-_HTML_ATTRIBUTES: dict[str, set[str]] = {
-    "*": {"class", "title", "align", "scope", "colspan", "rowspan", "border"},
-    "details": {"open"},
-}
 
 
 def clean_text(text: str) -> str:
@@ -54,14 +55,6 @@ def strip_colours(text: str) -> str:
     return _ESCAPES.sub("", text)
 
 
-def clean_html(html: str) -> str:
-    """HTML that cannot run, load or send anything: nh3's allow-list without links, images and styles."""
-    import nh3  # lazily: most cells have no HTML
-
-    tags = nh3.ALLOWED_TAGS - {"a", "img", "map", "area", "form", "input", "button"}
-    return nh3.clean(html, tags=tags, attributes=_HTML_ATTRIBUTES, url_schemes=set(), link_rel=None)
-
-
 def clean_bundle(data: object, dropped: list[str], *, max_bytes: int = MAX_BUNDLE_BYTES) -> MimeBundle:
     """The allowed part of a mime bundle; names of what was left out are appended to `dropped`."""
     clean: MimeBundle = {}
@@ -77,18 +70,48 @@ def clean_bundle(data: object, dropped: list[str], *, max_bytes: int = MAX_BUNDL
             dropped.append(f"{key} that is not JSON")
         elif size > (max_bytes * 4 / 3 if key in PICTURE_TYPES else max_bytes):  # pictures come in base64
             dropped.append(f"{key} over {max_bytes >> 20} MiB")
-        elif key in _JSON_TYPES:
-            clean[key] = clean_text(text) if isinstance(text, str) else text
-        elif not isinstance(text, str):
+        elif not isinstance(text, str) and key not in _JSON_TYPES:
             dropped.append(key)
-        elif key in PICTURE_TYPES:
-            if _BASE64.fullmatch(text):
-                clean[key] = text
-            else:
-                dropped.append(key)
         else:
-            clean[key] = clean_html(clean_text(text)) if key == "text/html" else clean_text(text)
+            part = _clean_part(key, text, dropped)
+            if part is not None:
+                clean[key] = part
     return clean
+
+
+def _clean_part(key: str, value: JSON, dropped: list[str]) -> JSON:
+    """One entry of a bundle, of an allowed type and size; None where nothing can be shown."""
+    if key in _CHART_TYPES:
+        try:
+            return clean_chart(key, value, dropped)
+        except ChartRefused as refused:
+            dropped.append(f"{key}: {refused}")
+            return None
+    if not isinstance(value, str):
+        return value
+    if key in PICTURE_TYPES:
+        if not _BASE64.fullmatch(value):
+            dropped.append(key)
+            return None
+        return value
+    text = clean_text(value)
+    match key:
+        case "text/html":
+            try:
+                return clean_html(text)
+            except TooManyTags:
+                dropped.append(f"{key} with too many tags")
+                return None
+        case "image/svg+xml":
+            drawing = clean_svg(text)
+            if drawing is None:
+                dropped.append(f"{key} that cannot be shown safely")
+            return drawing
+        case "text/markdown":
+            return clean_markdown(text)
+        case "text/latex":
+            return clean_formula(text)
+    return text
 
 
 def _json_size(value: object) -> int | None:
