@@ -18,6 +18,7 @@ SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pyc
 	pyproject.toml README.md LICENSE
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+ATTACK_ARGS ?=
 
 .PHONY: help
 help:  ## List the targets.
@@ -60,6 +61,12 @@ bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
 	@echo "==> benchmarks (some minutes; a busy machine blurs them)"
 	@mkdir -p build && ln -sfn ../tests build/tests
 	@cd build && "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
+
+.PHONY: attack
+attack: $(TEST_VENV)/.installed  ## Attack the sandbox for real; prints the table and writes build/attacks.md.
+	@echo "==> attacks on the sandbox (as root: also as an ordinary user that is made for it)"
+	@mkdir -p build && ln -sfn ../tests build/tests
+	@cd build && "$(CURDIR)/$(TEST_VENV)/bin/python" -m tests.attack --output attacks.md $(ATTACK_ARGS)
 
 env.example: $(wildcard sandbox_agent_magic/settings/*.py) $(VENV)/.installed
 	@echo "==> env.example from the settings table"

@@ -10,6 +10,9 @@ from .limits import OutputLimits, mib
 
 MAX_OUTPUTS = 1_000
 """Outputs of one cell."""
+_MAX_NOTES = 100
+MAX_ERRORS = 20
+"""Exceptions of one cell: honest code ends with one."""
 MAX_RICH_BYTES = 32 << 20
 """All rich outputs of one cell together."""
 
@@ -34,6 +37,7 @@ class OutputCollector:
         self._outputs: list[Output] = []
         self._clear_at_next = False
         self._rich_left = MAX_RICH_BYTES
+        self._errors = 0
         self._told_bytes = 0
         self._told_dropped = False
         self.truncated_bytes = 0
@@ -58,15 +62,21 @@ class OutputCollector:
         except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
             self.dropped.append("malformed output")
             return
+        finally:
+            del self.dropped[_MAX_NOTES:]
         if clean is None:
             return
+        self._errors += kind == "error"
+        if kind == "error" and self._errors > MAX_ERRORS:
+            self._note(f"exceptions after the first {MAX_ERRORS}")
+            return
         if kind != "error" and len(self._outputs) >= MAX_OUTPUTS:
-            self.dropped.append(f"outputs after the first {MAX_OUTPUTS:,}")
+            self._note(f"outputs after the first {MAX_OUTPUTS:,}")
             return
         if clean["output_type"] != "error" and not self._trusted:
             self._rich_left -= sum(len(str(value)) for value in clean["data"].values())
             if self._rich_left < 0:
-                self.dropped.append(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")
+                self._note(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")
                 return
         self._flush_tail()
         self._outputs.append(clean)
@@ -88,6 +98,10 @@ class OutputCollector:
             names = ", ".join(dict.fromkeys(self.dropped))[:300]
             self._append_text("stderr", f"[not shown: {names}]\n")
         return tuple(self._outputs)
+
+    def _note(self, what: str) -> None:
+        if what not in self.dropped:
+            self.dropped.append(what)
 
     def _note_large_picture(self, output: Output) -> None:
         if self._trusted or output["output_type"] not in ("display_data", "execute_result"):

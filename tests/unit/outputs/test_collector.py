@@ -146,3 +146,10 @@ def test_all_pictures_of_a_cell_together_are_bounded() -> None:
     found = collected(*(display({"image/png": big}) for _ in range(20)))
     assert sum(output["output_type"] == "display_data" for output in found) == 6
     assert "over 32 MiB in all" in text_of(found[6:])
+
+
+def test_a_flood_of_exceptions_is_bounded() -> None:
+    error: Output = {"output_type": "error", "ename": "E", "evalue": "x" * 10_000, "traceback": []}
+    found = collected(*(error for _ in range(5_000)))
+    assert sum(output["output_type"] == "error" for output in found) == 20
+    assert "exceptions after the first 20" in text_of(found)

@@ -1,0 +1,56 @@
+"""All attacks, and the users who try them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.support.ordinary_user import ordinary_user, own
+
+from . import isolation, limits, messages, outputs, syscalls, workspace
+from .room import Attack, Row, attack_all
+
+ATTACKS: list[Attack] = [
+    *isolation.ATTACKS,
+    *syscalls.ATTACKS,
+    *messages.ATTACKS,
+    *outputs.ATTACKS,
+    *workspace.ATTACKS,
+    *limits.ATTACKS,
+]
+
+
+def chosen(only: str) -> list[Attack]:
+    """The attacks whose class or name holds the word."""
+    return [attack for attack in ATTACKS if only.lower() in f"{attack.kind} {attack.name}".lower()]
+
+
+def as_this_user(only: str = "", *, tell: Callable[[Row], None]) -> list[Row]:
+    """Try them as the user who asks."""
+    return attack_all(chosen(only), user="root" if os.getuid() == 0 else "ordinary user", tell=tell)
+
+
+def as_ordinary_user(only: str = "", *, tell: Callable[[Row], None]) -> list[Row]:
+    """Try them as a user who is made for this; only root can."""
+    rows: list[Row] = []
+    with ordinary_user() as user:
+        here = Path(__file__).parents[1]
+        for name in ("attack", "support"):
+            shutil.copytree(
+                here / name, user.home / "ours" / "tests" / name, ignore=shutil.ignore_patterns("__pycache__")
+            )
+        own(user.home / "ours")
+        done = user.python("-m", "tests.attack", "--json", *(["--only", only] if only else []), timeout_s=300)
+        for line in done.stdout.splitlines():
+            if line.startswith("{"):
+                rows.append(Row(**json.loads(line)))
+                tell(rows[-1])
+        missing = len(chosen(only)) - len(rows)
+        if missing:
+            how = f"{missing} attacks did not run: {done.stderr.strip()[-500:]}"
+            rows.append(Row("suite", "run all attacks", "ordinary user", "ESCAPED", how, 0.0))
+            tell(rows[-1])
+    return rows
