@@ -57,6 +57,8 @@ class ErrorOutput(TypedDict):
 Output: TypeAlias = StreamOutput | DisplayOutput | ResultOutput | ErrorOutput
 OutputHook: TypeAlias = Callable[[Output], None]
 TextHook: TypeAlias = Callable[[str], None]
+ProgressHook: TypeAlias = Callable[[int, int], None]
+"""Told of bytes done and bytes in all."""
 
 
 # ---- the conversation with a model ------------------------------------------------------------------------------
@@ -268,7 +270,7 @@ class Executor(Protocol):
     def shutdown(self) -> None:
         """End it and leave nothing behind. Idempotent."""
 
-    def put_file(self, source: Path, name: str) -> FileInfo:
+    def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy a file of the reader into the workspace as `name`."""
 
     def get_file(self, name: str, destination: Path) -> None:
@@ -277,10 +279,11 @@ class Executor(Protocol):
     def list_files(self) -> Sequence[FileInfo]:
         """Regular files of the workspace."""
 
-    def install(self, packages: Sequence[str]) -> None:
-        """Install packages for the code.
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
+        """Install packages for the code; returns what was added, as `name==version`.
 
         Raises:
+            UsageError: one is not a name of a package.
             ExecutorError: this executor cannot, or pip failed.
         """
 
@@ -316,6 +319,8 @@ class RunRequest:
     """Variable of the reader's kernel that receives the result."""
     cell_id: str | None = None
     """Id of the agent cell, where the front end says one."""
+    variables: Mapping[str, object] = field(default_factory=dict)
+    """Values of the reader that become variables of the code."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import TypeAlias
 
 from . import scratch
 from .errors import WorkspaceError
-from .types import FileInfo
+from .types import FileInfo, ProgressHook
 
 MAX_FILES = 10_000
 """Files that a listing shows at most."""
@@ -92,7 +92,7 @@ class Workspace:
             with _explained(f"Cannot hand {self.path} to the sandbox's user."):
                 os.fchown(self._root, uid, uid)
 
-    def put(self, source: Path, name: str) -> FileInfo:
+    def put(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy the host's file `source` into the workspace as `name`, replacing what is there.
 
         Raises:
@@ -102,8 +102,25 @@ class Workspace:
         with _explained(f"Cannot copy {source} into the workspace."), open(source, "rb") as reader:
             folder = self._open_folder(parts[:-1], create=True)
             with _closing(folder):
-                size = self._write(folder, parts[-1], reader.fileno())
+                size = self._write(folder, parts[-1], reader.fileno(), on_progress)
         return FileInfo("/".join(parts), size)
+
+    def link(self, name: str, target: str) -> None:
+        """Make `name`, in the workspace's top folder, a link to what the sandbox sees as `target`.
+
+        Raises:
+            WorkspaceError: it cannot be made.
+        """
+        temporary = f".link-{os.urandom(6).hex()}"
+        with _explained(f"Cannot put {name} into the workspace."):
+            os.symlink(target, temporary, dir_fd=self._root)
+            os.rename(temporary, name, src_dir_fd=self._root, dst_dir_fd=self._root)
+
+    def unlink(self, name: str, target: str) -> None:
+        """Remove what `link` made, unless it is something else by now."""
+        with contextlib.suppress(OSError):
+            if os.readlink(name, dir_fd=self._root) == target:
+                os.unlink(name, dir_fd=self._root)
 
     def get(self, name: str, destination: Path) -> None:
         """Copy the workspace's file `name` to `destination` on the host.
@@ -187,13 +204,13 @@ class Workspace:
                 current = os.open(part, _FOLDER_FLAGS, dir_fd=current)
         return current
 
-    def _write(self, folder: int, name: str, reader: int) -> int:
+    def _write(self, folder: int, name: str, reader: int, on_progress: ProgressHook | None) -> int:
         """Write under a new name, then rename: a planted link or pipe is replaced, never opened."""
         temporary = f".part-{os.getpid()}-{os.urandom(6).hex()}"
         writer = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o644, dir_fd=folder)
         try:
             with _closing(writer):
-                size = _copy(reader, writer)
+                size = _copy(reader, writer, on_progress)
                 if self._uid is not None:
                     os.fchown(writer, self._uid, self._uid)
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
@@ -279,9 +296,9 @@ def _open_regular(folder: int, name: str, mode: int = os.O_RDONLY) -> int:
     return descriptor
 
 
-def _copy(reader: int, writer: int) -> int:
+def _copy(reader: int, writer: int, on_progress: ProgressHook | None = None) -> int:
     """Copy as many bytes as the file has now, so that one that grows ends too."""
-    left = os.fstat(reader).st_size
+    left = total = os.fstat(reader).st_size
     done = 0
     while left > 0 and (data := os.read(reader, min(left, _CHUNK))):
         view = memoryview(data)
@@ -289,6 +306,8 @@ def _copy(reader: int, writer: int) -> int:
             view = view[os.write(writer, view) :]
         left -= len(data)
         done += len(data)
+        if on_progress is not None:
+            on_progress(done, total)
     return done
 
 

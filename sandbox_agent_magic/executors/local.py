@@ -21,7 +21,17 @@ from typing import TYPE_CHECKING, Literal
 
 from ..errors import ExecutorError
 from ..outputs import OutputCollector, OutputLimits
-from ..types import JSON, Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, Output, OutputHook
+from ..types import (
+    JSON,
+    Capabilities,
+    ErrorInfo,
+    ExecutionResult,
+    ExecutionStatus,
+    FileInfo,
+    Output,
+    OutputHook,
+    ProgressHook,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -118,7 +128,7 @@ class LocalExecutor:
     def shutdown(self) -> None:
         """Nothing was opened."""
 
-    def put_file(self, source: Path, name: str) -> FileInfo:
+    def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:  # noqa: ARG002
         """Copy a file into the working directory, unless it lies there already."""
         destination = Path(name)
         if not (destination.exists() and destination.samefile(source)):
@@ -139,7 +149,7 @@ class LocalExecutor:
         """Regular files of the working directory, hidden ones left out."""
         return [FileInfo(name, size) for name, (size, _) in _listing().items()]
 
-    def install(self, packages: Sequence[str]) -> None:
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Refuse: the agent does not change the reader's environment.
 
         Raises:

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import functools
 import os
+import stat
 import sys
 import weakref
 from collections.abc import Sequence
@@ -13,11 +14,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import scratch
-from ..errors import ExecutorError, WorkspaceError
-from ..sandbox import Breach, SandboxLimits, SandboxProcess, Watchdog, refusal, sandbox_uid
-from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHook
+from ..errors import WorkspaceError
+from ..sandbox import (
+    DATA,
+    Breach,
+    PackageLayer,
+    SandboxLimits,
+    SandboxProcess,
+    Watchdog,
+    refusal,
+    sandbox_uid,
+)
+from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHook, ProgressHook
 from ..workspace import Snapshot, Workspace
 from .kernel import Kernel
+
+SHOWN_BYTES = 100 << 20
+"""Files above this size are not copied."""
 
 
 class SandboxExecutor:
@@ -35,7 +48,7 @@ class SandboxExecutor:
     """
 
     name = "sandbox"
-    capabilities = Capabilities(isolated=True, cell_magic="%%sandbox")
+    capabilities = Capabilities(isolated=True, cell_magic="%%sandbox", install=True)
 
     def __init__(
         self,
@@ -51,6 +64,10 @@ class SandboxExecutor:
         self._uid = sandbox_uid()
         self._folder = workspace
         self._workspace: Workspace | None = None
+        self._layer: PackageLayer | None = None
+        self._shown: dict[str, Path] = {}
+        """By name: big files of the reader that are not copied but shown read-only, from the sandbox's start on."""
+        self._launched = False
         if workspace is not None:
             self._workspace = Workspace(workspace, uid=self._uid)
         self._watchdog: Watchdog | None = None
@@ -64,6 +81,13 @@ class SandboxExecutor:
         if self._workspace is None:
             self._workspace = Workspace(self._folder, uid=self._uid)
         return self._workspace
+
+    @property
+    def layer(self) -> PackageLayer:
+        """The packages that were installed for this workspace."""
+        if self._layer is None:
+            self._layer = PackageLayer(self._folder, uid=self._uid)
+        return self._layer
 
     def start(self) -> None:
         """Begin to start; returns at once."""
@@ -92,15 +116,37 @@ class SandboxExecutor:
             watchdog.close()
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
+            for name in self._shown:
+                workspace.unlink(name, f"{DATA}/{name}")
             workspace.close()
+        self._shown, self._launched = {}, False
+        layer, self._layer = self._layer, None
+        if layer is not None:
+            layer.close()
         _alive.discard(self)
 
-    def put_file(self, source: Path, name: str) -> FileInfo:
-        """Copy a file of the reader into the workspace as `name`."""
-        info = self.workspace.put(source, name)
-        if self._watchdog is not None:
-            self._watchdog.grant(info.size)
-        return info
+    def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
+        """Copy a file of the reader into the workspace as `name`.
+
+        One above `SHOWN_BYTES` is not copied but shown read-only, if the sandbox has not been started yet: what is
+        shown is fixed at the start, and a restart would cost the reader's variables.
+        """
+        info = source.stat()
+        shown = self._shown.get(name)
+        if shown is not None and shown.samefile(source):
+            return FileInfo(name, info.st_size)
+        readable = self._uid is None or info.st_mode & stat.S_IROTH
+        big = info.st_size > SHOWN_BYTES and stat.S_ISREG(info.st_mode) and name == source.name
+        if not (big and readable and not self._launched):
+            if shown is not None:
+                self._shown.pop(name)  # at the next start the copy counts
+            copied = self.workspace.put(source, name, on_progress=on_progress)
+            if self._watchdog is not None:
+                self._watchdog.grant(copied.size)
+            return copied
+        self._shown[name] = source.resolve()
+        self.workspace.link(name, f"{DATA}/{name}")
+        return FileInfo(name, info.st_size)
 
     def get_file(self, name: str, destination: Path) -> None:
         """Copy a file out of the workspace."""
@@ -110,14 +156,19 @@ class SandboxExecutor:
         """Regular files of the workspace."""
         return self.workspace.list()
 
-    def install(self, packages: Sequence[str]) -> None:
-        """Not available yet."""
-        raise ExecutorError(
-            f"The sandbox cannot install {', '.join(packages)}.",
-            executor=self.name,
-            why="Installing packages into the sandbox is not available yet.",
-            hint="Install them into this Python environment; the sandbox sees it read-only.",
-        )
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
+        """Fetch wheels into this workspace's layer of packages; running code can import them at once.
+
+        Returns:
+            What was added, as `name==version`; empty if all was there.
+
+        Raises:
+            UsageError: one is not a name of a package.
+            ExecutorError: pip failed, which changed nothing.
+        """
+        if sys.platform != "linux":
+            raise refusal([])
+        return self.layer.install(packages)
 
     def _launch(self) -> SandboxProcess:
         if sys.platform != "linux":
@@ -126,7 +177,14 @@ class SandboxExecutor:
         self._kernel.limits = self.limits.outputs
         watchdog = self._watched()
         watchdog.limits = self.limits
-        process = SandboxProcess(self.workspace.path, self.limits, uid=self._uid)
+        self._launched = True
+        process = SandboxProcess(
+            self.workspace.path,
+            self.limits,
+            uid=self._uid,
+            layer=self.layer.path,
+            files={name: path for name, path in self._shown.items() if path.is_file()},
+        )
         watchdog.watch(process)
         return process
 

@@ -43,6 +43,8 @@ class Configuration(TypedDict):
     bait_port: int
     bait_file: str
     closed_folders: list[str]
+    layer: str
+    """Where installed packages appear; empty where there are none."""
 
 
 def set_limits(limits: dict[str, int]) -> None:
@@ -274,6 +276,8 @@ def run_kernel(config: Configuration) -> None:
     settings.HistoryManager.hist_file = ":memory:"
     app = SandboxKernelApp.instance(config=settings)
     app.initialize([])
+    if config["layer"]:
+        sys.path.append(config["layer"])  # last: what the environment has is not replaced
     sys.path.insert(0, "")  # modules of the workspace; only now, so that none replaces a module of the kernel's own
     app.start()
 

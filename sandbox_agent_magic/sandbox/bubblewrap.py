@@ -7,8 +7,8 @@ import importlib.util
 import os
 import stat
 import sys
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -67,6 +67,10 @@ _MASKED = (
 
 INSIDE_UID = 1000
 _TMP, _SHM, _HOME = "/tmp", "/dev/shm", "/tmp/home"  # noqa: S108 - inside, where each is the sandbox's own
+LAYER = "/packages"
+"""Where installed packages appear inside; last on the path, so that the environment's own win."""
+DATA = "/data"
+"""Where big files of the reader appear inside."""
 PASSWD = f"user:x:{INSIDE_UID}:{INSIDE_UID}::{_HOME}:/bin/sh\n".encode()
 _STAGE = """
 set -e
@@ -174,26 +178,51 @@ class Plan:
     """As root: the user id to change to."""
     stage: Path | None = None
     """As root: an empty folder that all can enter, for what lies where the user `uid` cannot go."""
+    layer: Path | None = None
+    """Folder of installed packages, read-only; what appears in it outside appears inside."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Big files of the reader, read-only below `DATA`, by the names that they have there."""
 
 
 def command(launcher: Launcher, plan: Plan) -> list[str]:
     """The whole command line: as root a change of user, then bubblewrap, then Python."""
-    if plan.uid is None:
-        return _bubblewrap(str(launcher.path), plan, {})
+    layer = [plan.layer] if plan.layer else []
+    visible = [*plan.folders, plan.workspace, *layer, *plan.files.values()]
+    return as_user(launcher, plan.uid, plan.stage, visible, lambda program, staged: _bubblewrap(program, plan, staged))
+
+
+def as_user(
+    launcher: Launcher,
+    uid: int | None,
+    stage: Path | None,
+    visible: Sequence[Path],
+    build: Callable[[str, Mapping[Path, Path]], list[str]],
+) -> list[str]:
+    """A command line that starts bubblewrap as the user `uid`, wherever what it binds may lie.
+
+    Args:
+        launcher: the binary.
+        uid: as root, the user to change to.
+        stage: as root, an empty folder that all can enter.
+        visible: what will be bound.
+        build: makes bubblewrap's own command line from its path and from where the bound things are found.
+    """
+    if uid is None:
+        return build(str(launcher.path), {})
     site = launcher.path.parents[2] if launcher.origin == "wheel" else None
-    hidden = [path for path in [*plan.folders, plan.workspace] if not open_to_all(path)]
+    hidden = [path for path in dict.fromkeys(visible) if not open_to_all(path)]
     if site and not open_to_all(site):
         # The whole site-packages: the binary finds its libcap by a relative path.
         hidden.append(site)
-    staged = {path: plan.stage / str(number) for number, path in enumerate(hidden)} if plan.stage else {}
+    staged = {path: stage / str(number) for number, path in enumerate(hidden)} if stage else {}
     program = staged[site] / launcher.path.relative_to(site) if site in staged else launcher.path
-    user = ["setpriv", f"--reuid={plan.uid}", f"--regid={plan.uid}", "--clear-groups", "--inh-caps=-all", "--"]
-    arguments = user + _bubblewrap(str(program), plan, staged)
+    user = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "--inh-caps=-all", "--"]
+    arguments = user + build(str(program), staged)
     if not staged:
         return arguments
     pairs: list[str] = []
     for source, target in staged.items():
-        target.mkdir()
+        target.mkdir() if source.is_dir() else target.touch()
         pairs += [str(source), str(target)]
     private = ["unshare", "--mount", "--propagation", "private", "--"]
     return [*private, "/bin/sh", "-c", _STAGE, "stage", *pairs, "--", *arguments]
@@ -218,14 +247,11 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
         "--size", tmp_size, "--tmpfs", _TMP, "--dir", _HOME,
     ]
     # fmt: on
-    for name in _SYSTEM:
-        if os.path.islink(name) and name.count("/") == 1:
-            arguments += ["--symlink", os.readlink(name), name]
-        else:
-            arguments += ["--ro-bind-try", name, name]
-    for folder in plan.folders:
-        arguments += ["--ro-bind", str(staged.get(folder, folder)), str(folder)]
-    arguments += _masks({*plan.folders, Path(sys.prefix), Path(sys.base_prefix), Path("/usr/local")})
+    arguments += system(plan.folders, staged)
+    if plan.layer:
+        arguments += ["--ro-bind", str(staged.get(plan.layer, plan.layer)), LAYER]
+    for name, path in plan.files.items():
+        arguments += ["--ro-bind-try", str(staged.get(path, path)), f"{DATA}/{name}"]
     arguments += ["--ro-bind-data", str(plan.passwd_fd), "/etc/passwd"]
     arguments += ["--bind", str(staged.get(plan.workspace, plan.workspace)), inside, "--chdir", inside]
     arguments += ["--remount-ro", "/"]
@@ -233,6 +259,19 @@ def _bubblewrap(program: str, plan: Plan, staged: Mapping[Path, Path]) -> list[s
         arguments += ["--setenv", name, value]
     arguments += ["--seccomp", str(plan.seccomp_fd), "--"]
     return [*arguments, sys.executable, "-P", "-", str(plan.channel_fd)]
+
+
+def system(folders: Sequence[Path], staged: Mapping[Path, Path]) -> list[str]:
+    """Arguments that make the system and the interpreter's `folders` visible, read-only, without their secrets."""
+    arguments: list[str] = []
+    for name in _SYSTEM:
+        if os.path.islink(name) and name.count("/") == 1:
+            arguments += ["--symlink", os.readlink(name), name]
+        else:
+            arguments += ["--ro-bind-try", name, name]
+    for folder in folders:
+        arguments += ["--ro-bind", str(staged.get(folder, folder)), str(folder)]
+    return arguments + _masks({*folders, Path(sys.prefix), Path(sys.base_prefix), Path("/usr/local")})
 
 
 def _masks(folders: Set[Path]) -> list[str]:

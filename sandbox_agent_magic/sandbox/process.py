@@ -8,7 +8,7 @@ import select
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import ExecutorTimeout
@@ -66,17 +66,28 @@ class SandboxProcess:
         limits: what it may use.
         uid: as root, who it runs as; the workspace must belong to that user.
         kernel: False runs the probes alone, for reports.
+        layer: folder of installed packages, seen read-only.
+        files: big files of the reader, seen read-only under these names.
 
     Raises:
         SandboxUnavailable: nothing could be started.
     """
 
-    def __init__(self, workspace: Path, limits: SandboxLimits, *, uid: int | None = None, kernel: bool = True) -> None:
+    def __init__(
+        self,
+        workspace: Path,
+        limits: SandboxLimits,
+        *,
+        uid: int | None = None,
+        kernel: bool = True,
+        layer: Path | None = None,
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
         key = secrets.token_hex(32)
         self.key = key.encode()
         self.attempts: list[Attempt] = []
         """One per launcher that was tried, the last one being the one that holds."""
-        self._wish = Wish(workspace, limits, uid, kernel, key)
+        self._wish = Wish(workspace, limits, uid, kernel, key, layer, dict(files or {}))
         self._launchers, self._notes = launchers(uid)
         self._started = False
         self._trial = self._next()

@@ -13,7 +13,8 @@ import struct
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import scratch
@@ -39,6 +40,10 @@ class Wish:
     """False: only the probes."""
     key: str
     """Signs the kernel's messages."""
+    layer: Path | None = None
+    """Folder of installed packages."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Big files of the reader, by the names that they have inside."""
 
 
 class Trial:
@@ -50,7 +55,7 @@ class Trial:
 
     def __init__(self, launcher: bubblewrap.Launcher, wish: Wish) -> None:
         self.launcher = launcher
-        self.folder, self._mark = scratch.make("sbx", folder=_temp(wish.uid))
+        self.folder, self._mark = scratch.make("sbx", folder=temp_folder(wish.uid))
         self.pidfd = -1
         self._kernel_pidfd = -1
         self._kernel_pid = 0
@@ -87,11 +92,13 @@ class Trial:
                 workspace=wish.workspace,
                 limits=wish.limits,
                 folders=bubblewrap.environment_folders(),
-                seccomp_fd=_pipe(closing, seccomp.program(os.uname().machine)),
-                passwd_fd=_pipe(closing, bubblewrap.PASSWD),
+                seccomp_fd=pipe(closing, seccomp.program(os.uname().machine)),
+                passwd_fd=pipe(closing, bubblewrap.PASSWD),
                 channel_fd=theirs.fileno(),
                 uid=wish.uid,
                 stage=self.folder / "stage",
+                layer=wish.layer,
+                files=wish.files,
             )
             configuration = {
                 "key": wish.key,
@@ -102,12 +109,13 @@ class Trial:
                 "text_chars": wish.limits.outputs.text_bytes,
                 "bait_port": bait_server.getsockname()[1],
                 "bait_file": str(bait / "file"),
-                "closed_folders": ["/", "/usr", "/etc", "/dev", str(bait), *map(str, plan.folders)],
+                "layer": bubblewrap.LAYER if plan.layer else "",
+                "closed_folders": ["/", "/usr", "/etc", "/dev", bubblewrap.LAYER, str(bait), *map(str, plan.folders)],
             }
             ours.sendall(json.dumps(configuration).encode() + b"\n")
             self._process = subprocess.Popen(
                 bubblewrap.command(self.launcher, plan),
-                stdin=_pipe(closing, (Path(__file__).parent / "boot.py").read_bytes()),
+                stdin=pipe(closing, (Path(__file__).parent / "boot.py").read_bytes()),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=[plan.seccomp_fd, plan.passwd_fd, plan.channel_fd, *map(socket.socket.fileno, listeners)],
@@ -233,7 +241,7 @@ class Trial:
             self._mark = -1
 
 
-def _temp(uid: int | None) -> str:
+def temp_folder(uid: int | None) -> str:
     """A folder for sockets whose paths fit, and that the user `uid` can walk to: the usual one, else /tmp."""
     usual = tempfile.gettempdir()
     fits = len(os.fsencode(usual)) + len("/sbx-1234567890-xxxxxxxx/s/shell") <= _MAX_SOCKET_PATH
@@ -249,7 +257,7 @@ def _listener(path: Path) -> socket.socket:
     return listener
 
 
-def _pipe(closing: contextlib.ExitStack, content: bytes) -> int:
+def pipe(closing: contextlib.ExitStack, content: bytes) -> int:
     """A descriptor to read `content` from, closed by `closing`. The content must fit into a pipe (64 KiB)."""
     reader, writer = os.pipe()
     closing.callback(os.close, reader)

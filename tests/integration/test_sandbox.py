@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sandbox_agent_magic.errors import ExecutorError, WorkspaceError
+from sandbox_agent_magic.errors import WorkspaceError
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import Output
 from tests.support.ordinary_user import ordinary_user
@@ -105,9 +105,63 @@ def test_a_given_workspace_is_used_and_its_files_belong_to_its_owner_afterwards(
     assert {path.stat().st_uid for path in [tmp_path, *tmp_path.rglob("*")]} == {os.getuid()}
 
 
-def test_installing_packages_is_refused_with_what_to_do(sandbox: SandboxExecutor) -> None:
-    with pytest.raises(ExecutorError, match="not available yet"):
-        sandbox.install(["left-pad"])
+def big(path: Path) -> Path:
+    """A file of 101 MiB that takes no space, with a word at its end."""
+    with path.open("wb") as file:
+        file.truncate(101 << 20)
+        file.seek(0, os.SEEK_END)
+        file.write(b"end")
+    path.chmod(0o644)
+    return path
+
+
+READ_END = "file = open('big.bin', 'rb'); file.seek(-3, 2); print(file.read(), file.name)"
+
+
+def test_a_big_file_is_shown_read_only_instead_of_copied(tmp_path: Path) -> None:
+    (tmp_path / "room").mkdir()
+    executor = SandboxExecutor(workspace=tmp_path / "room")
+    try:
+        assert executor.put_file(big(tmp_path / "big.bin"), "big.bin").size == (101 << 20) + 3
+        assert text(run(executor, READ_END)) == "b'end' big.bin"
+        assert executor.list_files() == ()  # nothing that would count against a limit on space
+        for code in (
+            "open('big.bin', 'r+b')",
+            "import os; os.truncate('/data/big.bin', 0)",
+            "os.unlink('/data/big.bin')",
+        ):
+            assert attempt(executor, code) in {"OSError", "PermissionError"}
+        executor.restart()
+        assert text(run(executor, READ_END)) == "b'end' big.bin"
+    finally:
+        executor.shutdown()
+    assert list((tmp_path / "room").iterdir()) == []
+    assert (tmp_path / "big.bin").stat().st_size == (101 << 20) + 3
+
+
+def test_a_big_file_for_a_sandbox_that_runs_is_copied_with_progress_and_no_variable_is_lost(tmp_path: Path) -> None:
+    executor = SandboxExecutor()
+    seen: list[tuple[int, int]] = []
+    try:
+        run(executor, "x = 1")
+        executor.put_file(
+            big(tmp_path / "big.bin"), "big.bin", on_progress=lambda done, total: seen.append((done, total))
+        )
+        assert text(run(executor, READ_END + "; print(x)")) == "b'end' big.bin\n1"
+    finally:
+        executor.shutdown()
+    assert len(seen) > 50
+    assert seen[-1] == ((101 << 20) + 3, (101 << 20) + 3)
+
+
+def test_a_big_file_that_the_sandboxs_user_could_not_read_is_copied(tmp_path: Path) -> None:
+    big(tmp_path / "big.bin").chmod(0o600)
+    executor = SandboxExecutor()
+    try:
+        executor.put_file(tmp_path / "big.bin", "big.bin")
+        assert text(run(executor, READ_END)) == "b'end' big.bin"
+    finally:
+        executor.shutdown()
 
 
 # ---- what it keeps in -------------------------------------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""Packages that the code needs and the environment does not have: a folder that the sandbox sees read-only."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import ExecutorError
+from . import bubblewrap, pip_box, seccomp
+from .canary import refusal
+from .distributions import canonical, name_only, requirements
+from .process import launchers
+from .trial import pipe, temp_folder
+
+_TIMEOUT_S = 900.0
+_USERINFO = re.compile(r"//[^/@\s]*@")
+_REPORT_BYTES = 1 << 20
+
+
+class PackageLayer:
+    """The packages of one workspace.
+
+    Args:
+        workspace: a folder that stays: so does its layer, in the reader's cache folder. None: it goes at `close`.
+        uid: as root, the user that the sandbox runs as.
+    """
+
+    def __init__(self, workspace: Path | None, *, uid: int | None) -> None:
+        self._uid = uid
+        self._temporary = workspace is None
+        if workspace is None:
+            self.path = Path(tempfile.mkdtemp(prefix="sandbox-packages-", dir=temp_folder(uid)))
+        else:
+            self.path = _kept(workspace)
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.path.chmod(0o755)
+
+    def names(self) -> dict[str, str]:
+        """What was installed: distributions' names, as the index compares them, to versions."""
+        found = importlib.metadata.distributions(path=[str(self.path)])
+        return {canonical(one.metadata["Name"]): one.version for one in found if one.metadata["Name"]}
+
+    def lacks(self, packages: Sequence[str]) -> list[str]:
+        """Those of `packages` that are neither in this layer nor in the environment; one with a version may be.
+
+        Raises:
+            UsageError: one is not a name of a package.
+        """
+        here = self.names()
+        return [
+            name
+            for name in requirements(packages)
+            if not name_only(name) or not (canonical(name) in here or _is_installed(name))
+        ]
+
+    def install(self, packages: Sequence[str]) -> list[str]:
+        """Fetch wheels, of what is missing, and of what that needs; code that runs can import them at once.
+
+        The environment's packages stay as they are: what does not fit with them is refused.
+
+        Args:
+            packages: names, with or without versions.
+
+        Returns:
+            What was added, as `name==version`; empty if all was there.
+
+        Raises:
+            UsageError: one is not a name of a package.
+            ExecutorError: pip failed, which changed nothing.
+            SandboxUnavailable: pip's own sandbox could not be started.
+        """
+        wanted = self.lacks(packages)
+        if not wanted:
+            return []
+        with tempfile.TemporaryDirectory(prefix="sbx-pip-", dir=temp_folder(self._uid)) as name:
+            folder = Path(name)
+            folder.chmod(0o711)
+            work = folder / "work"
+            for path in (folder / "stage", work, work / "tmp", work / "target"):
+                path.mkdir(mode=0o755)
+                if self._uid is not None and path != folder / "stage":
+                    os.chown(path, self._uid, self._uid)
+            report = self._run(folder, wanted)
+            problem, added = report.get("problem"), report.get("added")
+            if isinstance(problem, str) and problem:
+                raise _failed(wanted, _USERINFO.sub("//***@", problem))
+            try:
+                if added:
+                    self._merge(work / "target")
+            except OSError as error:
+                problem = f"what it fetched cannot be put in place: {error.strerror}"
+            if isinstance(problem, str) and problem:
+                raise _failed(wanted, problem)
+        return [str(one) for one in added] if isinstance(added, list) else []
+
+    def close(self) -> None:
+        """Remove a temporary layer, or one in which nothing is. Idempotent."""
+        if self._temporary:
+            shutil.rmtree(self.path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _run(self, folder: Path, wanted: list[str]) -> dict[str, object]:
+        """Let pip work in its sandbox; returns what it reports."""
+        found, notes = launchers(self._uid)
+        launcher = next(found, None)
+        if launcher is None:
+            raise refusal([], notes)
+        argument = json.dumps({"work": pip_box.WORK, "layer": bubblewrap.LAYER, "requirements": wanted})
+        with contextlib.ExitStack() as closing:
+            seccomp_fd = pipe(closing, seccomp.program(os.uname().machine))
+            passwd_fd = pipe(closing, bubblewrap.PASSWD)
+            command = pip_box.command(
+                launcher,
+                pip_box.configuration(),
+                uid=self._uid,
+                stage=folder / "stage",
+                work=folder / "work",
+                layer=self.path,
+                seccomp_fd=seccomp_fd,
+                passwd_fd=passwd_fd,
+                argument=argument,
+            )
+            process = subprocess.Popen(
+                command,
+                stdin=pipe(closing, Path(__file__).with_name("pip_inside.py").read_bytes()),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=[seccomp_fd, passwd_fd],
+                cwd="/",
+                env={"PATH": os.environ.get("PATH", os.defpath)},
+                start_new_session=True,
+            )
+        late = False
+        try:
+            out, err = process.communicate(timeout=_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            late = True
+        finally:
+            process.kill()
+            process.wait()
+        if late:
+            raise _failed(wanted, f"it took longer than {_TIMEOUT_S:g} seconds")
+        try:
+            report = json.loads(out.decode().splitlines()[-1]) if len(out) < _REPORT_BYTES else None
+        except (ValueError, IndexError):
+            report = None
+        if not isinstance(report, dict):
+            said = err.decode(errors="replace").strip().splitlines()[-1:]
+            raise _failed(wanted, said[0][:300] if said else f"it ended with status {process.returncode}")
+        return report
+
+    def _merge(self, target: Path) -> None:
+        """Move what pip unpacked into the layer: folders are joined, files replaced, anything else left out."""
+        for current, folders, files in os.walk(target):
+            place = self.path / Path(current).relative_to(target)
+            place.mkdir(mode=0o755, exist_ok=True)
+            folders[:] = [name for name in folders if not (Path(current) / name).is_symlink()]
+            # A distribution counts as installed once its .dist-info is there: that comes last.
+            folders.sort(key=lambda name: name.endswith(".dist-info"))
+            for name in files:
+                source = Path(current) / name
+                mode = source.lstat().st_mode
+                if stat.S_ISREG(mode):
+                    if self._uid is not None:
+                        os.chown(source, 0, 0)
+                    source.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
+                    shutil.move(source, place / name)
+
+
+def _kept(workspace: Path) -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(named) if named.startswith("/") else Path(os.path.expanduser("~/.cache"))
+    version = f"{sys.implementation.cache_tag}-{os.uname().machine}"
+    key = hashlib.sha256(f"{version}:{workspace.resolve()}".encode()).hexdigest()[:16]
+    return cache / "sandbox_agent_magic" / "packages" / f"{version}-{key}"
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(canonical(name))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _failed(wanted: list[str], why: str) -> ExecutorError:
+    return ExecutorError(
+        f"Could not install {', '.join(wanted)} in the sandbox.",
+        executor="sandbox",
+        why=f"pip: {' '.join(why.split())}",
+        hint="Only wheels that fit your environment are taken. Check the name and the network, or install it into "
+        "your own environment, which the sandbox sees.",
+    )
