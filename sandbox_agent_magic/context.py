@@ -98,7 +98,13 @@ def files_text(notes: Iterable[FileNote]) -> str:
 
 
 def hints(
-    prompt: str, *, folder: Path, sent: Iterable[Path], variables: Mapping[str, object], isolated: bool
+    prompt: str,
+    *,
+    folder: Path,
+    sent: Iterable[Path],
+    variables: Mapping[str, object],
+    isolated: bool,
+    sent_variables: Iterable[str] = (),
 ) -> list[str]:
     """One line for the reader where the prompt names something that the code will not see.
 
@@ -108,6 +114,7 @@ def hints(
         sent: files that were sent.
         variables: the reader's own variables.
         isolated: whether the code runs away from the reader's kernel; nothing is hidden from it otherwise.
+        sent_variables: names of variables that were sent.
     """
     if not isolated:
         return []
@@ -117,12 +124,13 @@ def hints(
         if name not in sent_names and _is_file(folder / name):
             found.append(f"{name} lies beside the notebook but was not sent. To send it: %%agent -f {name}")
     words = set(re.findall(r"\b[A-Za-z_]\w+\b", prompt))
+    words -= set(sent_variables)
     for name, value in variables.items():
         if name in words and not name.startswith("_") and _is_data(value):
             kind = type(value).__name__
             found.append(
                 f"{name} ({kind}) is a variable of your kernel, which the sandbox does not see. "
-                "Save it to a file and send that with -f, or use --executor local."
+                f"To send it: %%agent --send {name}"
             )
     return found[:3]
 

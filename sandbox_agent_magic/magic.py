@@ -45,9 +45,11 @@ class AgentMagics(Magics):
     def session(self) -> Session:
         """The kernel's session, made at the first use."""
         if self._session is None:
+            from .folders import notebook_path
             from .session import Session
 
-            self._session = Session()
+            self._session = Session(notebook=notebook_path(self.shell.user_ns))
+            self._session.on_copy = _show_copy
         return self._session
 
     @no_var_expand  # braces and dollars in a line or a prompt are data
@@ -56,6 +58,7 @@ class AgentMagics(Magics):
     @argument("-m", "--model", help="model name, as the provider knows it")
     @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
+    @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
     @argument("--temperature", help="sampling temperature, 0 to 2")
     @argument("--max-iterations", help="model turns of this cell")
     @argument("--max-retry", help="retries of one failed request")
@@ -86,38 +89,55 @@ class AgentMagics(Magics):
     @no_var_expand
     @line_magic("agent")
     def agent_line(self, line: str) -> None:
-        """`%agent`: the agent's state; `config`: the settings; `reset`: a new conversation; `restart [--replay]`."""
-        command, _, rest = (line.strip() or "status").partition(" ")
+        """`%agent`: the agent's state; `config`: the settings; `reset`: a new conversation; `restart [--replay]`.
+
+        `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
+        [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
+        """
+        from .commands import COMMANDS
+
         with self._plain_errors():
-            if command not in _SUBCOMMANDS:
+            name, *words = _words(line.strip() or "status")
+            if name in COMMANDS:
+                print(COMMANDS[name](self.session, words, self.shell.user_ns))
+                return
+            if name not in _SUBCOMMANDS:
+                known = " or %agent ".join([*_SUBCOMMANDS, *COMMANDS])
                 raise UsageError(
-                    f"There is no %agent {command}.",
-                    hint=f"Write %agent {' or %agent '.join(_SUBCOMMANDS)}; a request goes into a %%agent cell.",
+                    f"There is no %agent {name}.", hint=f"Write %agent {known}; a request goes into a %%agent cell."
                 )
-            if rest and (command, rest.strip()) != ("restart", "--replay"):
-                raise UsageError(f"%agent {command} does not understand {rest.strip()!r}.", hint="%agent? says more.")
-            if command == "restart":
-                print(self.session.restart(replay=bool(rest), on_output=self._show_output))
-            elif command == "reset":
+            if words and (name, *words) != ("restart", "--replay"):
+                raise UsageError(f"%agent {name} does not understand {' '.join(words)!r}.", hint="%agent? says more.")
+            if name == "restart":
+                print(self.session.restart(replay=bool(words), on_output=self._show_output))
+            elif name == "reset":
+                folder = self.session.folder
                 self.session.reset()
-                print("New conversation. The sandbox's variables and files are gone.")
+                files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
+                print(f"New conversation. The sandbox's variables are gone, {files}")
             else:
                 from .doctor import config_text, status_text
 
-                print(config_text(self.session.settings()) if command == "config" else status_text(self.session))
+                print(config_text(self.session.settings()) if name == "config" else status_text(self.session))
 
     @no_var_expand
     @cell_magic("sandbox")
     def sandbox_cell(self, line: str, cell: str) -> None:
-        """Run this cell in the agent's sandbox, beside the agent's own variables."""
+        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back."""
+        from .commands import new_files_text
+
         with self._plain_errors():
-            if line.strip():
-                raise UsageError(f"%%sandbox takes no options, but got {line.strip()!r}.", hint="Leave the line empty.")
+            wanted = _outputs(line)
             result = self.session.execute(cell, on_output=self._show_output, cell_id=_cell_id(self.shell))
             if result.state_lost:
                 from .agent import REPLAY_HINT
 
                 print(f"The sandbox was restarted: its variables are gone. {REPLAY_HINT}", file=sys.stderr)
+            if result.new_files:
+                print(new_files_text(result.new_files, self.session.folder))
+            if result.status == "ok":
+                for name in wanted:
+                    self.shell.user_ns[name] = self.session.take(name)
         if result.error is not None or result.status != "ok":
             raise _as_exception(result)
 
@@ -130,9 +150,12 @@ class AgentMagics(Magics):
     # ---- parts --------------------------------------------------------------------------------------------------
 
     def _run(self, options: argparse.Namespace, cell: str) -> RunResult:
+        from .bridge import values_of
+        from .commands import new_files_text
         from .context import hints
         from .types import RunRequest
 
+        sent = values_of(options.send, self.shell.user_ns)
         files = tuple(Path(name) for name in options.file)
         overrides = {
             "agent_provider": options.provider,
@@ -147,15 +170,20 @@ class AgentMagics(Magics):
         isolated = (options.executor or "sandbox") != "local"
         hidden = self.shell.user_ns_hidden
         variables = {name: value for name, value in self.shell.user_ns.items() if name not in hidden}
-        for hint in hints(cell, folder=Path.cwd(), sent=files, variables=variables, isolated=isolated):
+        for hint in hints(
+            cell, folder=Path.cwd(), sent=files, variables=variables, isolated=isolated, sent_variables=sent
+        ):
             print(hint)
-        return self.session.run(
-            RunRequest(cell, files=files, keep=options.keep, cell_id=anchor),
+        result = self.session.run(
+            RunRequest(cell, files=files, keep=options.keep, cell_id=anchor, variables=sent),
             overrides=overrides,
             yes=options.yes,
             watcher=self._watcher(),
             writer=self._writer(anchor),
         )
+        if isolated and result.files:
+            print(new_files_text(result.files, self.session.folder))
+        return result
 
     def _publish(self, bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         self.shell.display_pub.publish(data=bundle, metadata=metadata)
@@ -232,6 +260,31 @@ def _parse(parser: argparse.ArgumentParser, line: str) -> argparse.Namespace:
             raise UsageError(f"%%agent has no option {rest[0]}.", hint=hint)
         raise UsageError(f"%%agent does not understand {rest[0]!r}.", hint="The request goes below the %%agent line.")
     return options
+
+
+def _words(line: str) -> list[str]:
+    """The words of a `%agent` line."""
+    try:
+        return shlex.split(line)
+    except ValueError as exc:
+        raise UsageError(f"The %agent line cannot be read: {exc}.", hint="Close the quotation marks.") from None
+
+
+def _outputs(line: str) -> list[str]:
+    """The names after each `-o` of a `%%sandbox` line."""
+    from .bridge import check_name
+
+    words = line.split()
+    if any(word != "-o" for word in words[::2]) or len(words) % 2:
+        raise UsageError(f"%%sandbox does not understand {line.strip()!r}.", hint="Its only option is -o NAME.")
+    return [check_name(name) for name in words[1::2]]
+
+
+def _show_copy(name: str, done: int, total: int) -> None:
+    """A line that moves on, every 16 MiB; the last one stays."""
+    if done == total or done % (16 << 20) < 1 << 20:
+        end = "\n" if done == total else ""
+        print(f"\rcopying {name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
 
 
 def _cell_id(shell: InteractiveShell) -> str | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Protocol
 
-from . import context
+from . import bridge, context, folders
 from .agent import Agent, Replay
 from .agent import replay as run_again
 from .errors import SandboxAgentError, UsageError
 from .executors import create as create_executor
 from .executors import set_limits
+from .executors.installing import InstallingExecutor
 from .notebook.cells import CellPlan
 from .outputs import cap_text
 from .prompts import result_text
@@ -27,6 +30,7 @@ from .types import (
     Event,
     ExecutionResult,
     Executor,
+    FileInfo,
     Limits,
     Message,
     OutputHook,
@@ -43,6 +47,11 @@ _SHORT_NAMES = {"provider": "agent_provider", "executor": "agent_executor", "tim
 _NOTE_BYTES = 800
 """Of a cell that the reader ran in the sandbox: enough for the model to know what exists."""
 _MAX_CACHED_PROVIDERS = 4
+_PROGRESS_BYTES = 50 << 20
+"""Copying a larger file is worth showing."""
+
+CopyHook = Callable[[str, int, int], None]
+"""Told of a file's name, bytes done and bytes in all."""
 
 
 class Watcher(Protocol):
@@ -79,7 +88,9 @@ class Session:
     """One conversation with its sandbox. A context manager; close it when done.
 
     Args:
-        workspace: folder that the sandbox works in; a temporary one unless given.
+        workspace: folder that the sandbox works in; unless given, AGENT_WORKSPACE, else one beside the notebook, else a
+            temporary one.
+        notebook: the notebook that this session belongs to.
         **settings: any setting by its name in lower case, such as `agent_provider="local"` or `temperature=0`;
             `provider`, `executor` and `timeout` are short for `agent_provider`, `agent_executor`, `agent_cell_timeout`.
             They win over the environment and `.env`.
@@ -88,9 +99,18 @@ class Session:
         SettingsError: a setting is unknown or has a bad value.
     """
 
-    def __init__(self, *, workspace: Path | str | None = None, **settings: object) -> None:
+    def __init__(
+        self, *, workspace: Path | str | None = None, notebook: Path | None = None, **settings: object
+    ) -> None:
         self._arguments = {_SHORT_NAMES.get(name, name): value for name, value in settings.items()}
         self._workspace = Path(workspace) if workspace is not None else None
+        self._notebook = notebook
+        self.folder: Path | None = None
+        """The sandbox's folder, once it is in use; None for a temporary one."""
+        self._provided: str | None = None
+        """The CUSTOM_PACKAGES that the sandbox has."""
+        self.on_copy: CopyHook | None = None
+        """Shows how copying a big file goes on."""
         self._turns: list[_Turn] = []
         self._providers: dict[tuple[str, Settings], Provider] = {}
         self._executors: dict[str, Executor] = {}
@@ -110,6 +130,7 @@ class Session:
         prompt: str,
         *,
         files: Sequence[Path | str] = (),
+        variables: Mapping[str, object] | None = None,
         overrides: Mapping[str, object] | None = None,
         yes: bool = False,
         watcher: Watcher | None = None,
@@ -119,6 +140,7 @@ class Session:
         Args:
             prompt: the request.
             files: copied into the workspace and announced to the model.
+            variables: become variables of the code; the model is told their names, types and shapes.
             overrides: settings for this run, by name in lower case; they win over the session's.
             yes: consent to run code in this process, with `executor="local"`.
             watcher: shows the run as it goes.
@@ -129,7 +151,7 @@ class Session:
             ProviderError: a request failed for good.
             ExecutorError: code cannot be run.
         """
-        request = RunRequest(prompt, files=tuple(Path(file) for file in files))
+        request = RunRequest(prompt, files=tuple(Path(file) for file in files), variables=variables or {})
         return self.run(request, overrides=overrides, yes=yes, watcher=watcher)
 
     def run(
@@ -148,7 +170,7 @@ class Session:
         files = context.existing_files(request.files)
         executor = self._executor(settings, yes=yes)
         provider = self._provider(settings)
-        executor.start()  # it comes up while the first request is in flight
+        self._check_variables(request, executor)
         run_id = secrets.token_hex(6)
         plan = CellPlan(
             run_id,
@@ -167,7 +189,7 @@ class Session:
         conversation = self._conversation_before(request.cell_id)
         known = len(conversation)
         try:
-            prompt = self._announce(request.prompt.strip(), files, executor)
+            prompt = self._announce(request, files, executor, settings)
             result = agent.run(prompt, conversation, emit=emit, gate=_OpenGate(), run_id=run_id)
         except SandboxAgentError:
             if watcher is not None:
@@ -186,13 +208,55 @@ class Session:
             ExecutorError: code cannot be run.
         """
         settings = self.settings()
-        executor = self._executor_named("sandbox")
+        executor = self._sandbox(settings)
         result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
         self._conversation_before(cell_id)
         self._turns.append(_Turn(cell_id, [Message("user", note)], [code] if result.status == "ok" else []))
         return result
+
+    # ---- over the border ----------------------------------------------------------------------------------------
+
+    def send(self, values: Mapping[str, object]) -> list[bridge.SentVariable]:
+        """Put `values` into the sandbox as variables, and let the model know their names, types and shapes.
+
+        Raises:
+            UsageError: a value cannot cross.
+            MissingDependencyError: pyarrow is missing.
+            ExecutorError: the sandbox did not take one.
+        """
+        executor = self._sandbox(self.settings())
+        sent = [bridge.send(executor, name, value) for name, value in values.items()]
+        self._turns.append(_Turn(None, [Message("user", bridge.variables_text(sent))]))
+        return sent
+
+    def take(self, name: str) -> object:
+        """The value of the sandbox's variable `name`. Raises as `bridge.take`."""
+        return bridge.take(self._sandbox(self.settings()), name)
+
+    def files(self) -> Sequence[FileInfo]:
+        """The files in the sandbox's folder."""
+        return self._sandbox(self.settings()).list_files()
+
+    def get_file(self, name: str, destination: Path, *, force: bool = False) -> Path:
+        """Copy the sandbox's file `name` to `destination`, a file or a folder; returns where it is.
+
+        Raises:
+            UsageError: there is a file already, and no `force`.
+            WorkspaceError: there is no such file, or it cannot be copied.
+        """
+        destination = destination.expanduser()
+        if destination.is_dir():
+            destination /= PurePosixPath(name).name
+        if not force and os.path.lexists(destination):
+            raise UsageError(f"{destination} exists.", hint="Add --force to replace it, or give another name.")
+        self._sandbox(self.settings()).get_file(name, destination)
+        return destination
+
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
+        """Install packages in the sandbox; returns what was added, as `name==version`. Raises as `Executor.install`."""
+        return self._sandbox(self.settings()).install(packages)
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -209,20 +273,26 @@ class Session:
         settings = self.settings()
         executor = self._executors.get("sandbox")
         if executor is not None:
-            set_limits(executor, SandboxLimits.of(settings))
+            inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
+            set_limits(inner, SandboxLimits.of(settings))
             executor.restart()
         codes = [code for turn in self._turns for code in turn.codes]
         if not replay:
             return Replay(len(codes))
-        executor = self._executor_named("sandbox")
+        executor = self._executor_named("sandbox", settings)
         return run_again(executor, codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
 
     def reset(self) -> None:
-        """Forget the conversation and start the sandbox afresh: variables and files of the sandbox are gone."""
+        """Forget the conversation and the sandbox's variables; its files stay if it has a folder of its own."""
         self._turns.clear()
         for executor in self._executors.values():
             executor.shutdown()
         self._executors.clear()
+        self._provided = None
+        if self.folder is not None and self.folder.suffix == folders.SUFFIX and self._workspace is None:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # only an empty one can be removed
+        self.folder = None
 
     def close(self) -> None:
         """End what this session started. A shared model server goes on until it is idle."""
@@ -251,7 +321,7 @@ class Session:
 
     def executor(self, name: str = "sandbox") -> Executor:
         """The session's executor of that name, made if need be. The session closes it."""
-        return self._executor_named(name)
+        return self._executor_named(name, self.settings())
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -261,10 +331,44 @@ class Session:
             self._turns = [turn for turn in self._turns if turn.cell_id != cell_id]
         return [message for turn in self._turns for message in turn.messages]
 
-    def _announce(self, prompt: str, files: Sequence[Path], executor: Executor) -> str:
-        notes = [context.describe_file(file, executor.put_file(file, file.name)) for file in files]
-        announcement = context.files_text(notes)
-        return f"{announcement}\n\n{prompt}" if announcement else prompt
+    def _check_variables(self, request: RunRequest, executor: Executor) -> None:
+        if request.variables and not executor.capabilities.isolated:
+            raise UsageError(
+                "The code sees your variables already.",
+                why=f"The {executor.name} executor runs it in your own kernel.",
+                hint="Leave --send out.",
+            )
+
+    def _announce(self, request: RunRequest, files: Sequence[Path], executor: Executor, settings: Settings) -> str:
+        """Bring files, packages and variables in; the prompt, with what the model is to know of them."""
+        notes = [context.describe_file(file, self._put(file, executor)) for file in files]
+        executor.start()  # it comes up while pip works and the first request is in flight
+        packages = self._custom_packages(settings, executor)
+        sent = [bridge.send(executor, name, value) for name, value in request.variables.items()]
+        parts = (context.files_text(notes), bridge.variables_text(sent), packages, request.prompt.strip())
+        return "\n\n".join(part for part in parts if part)
+
+    def _put(self, file: Path, executor: Executor) -> FileInfo:
+        show = self.on_copy
+        if show is None or file.stat().st_size <= _PROGRESS_BYTES:
+            return executor.put_file(file, file.name)
+        return executor.put_file(file, file.name, on_progress=lambda done, total: show(file.name, done, total))
+
+    def _custom_packages(self, settings: Settings, executor: Executor) -> str:
+        """Install CUSTOM_PACKAGES, and say so to the model."""
+        if settings.custom_packages is None or not executor.capabilities.install:
+            return ""
+        if self._provided != settings.custom_packages:
+            executor.install([settings.custom_packages])
+            self._provided = settings.custom_packages
+        return f"Packages that are installed too: {settings.custom_packages}"
+
+    def _sandbox(self, settings: Settings) -> Executor:
+        """The sandbox, started, with the packages that it shall have."""
+        executor = self._executor_named("sandbox", settings)
+        executor.start()
+        self._custom_packages(settings, executor)
+        return executor
 
     def _provider(self, settings: Settings) -> Provider:
         # Settings that do not concern the provider would needlessly give a second connection.
@@ -292,13 +396,19 @@ class Session:
                     why="The model's code would run in your own kernel: it can read, change and delete your files.",
                     hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
                 )
-        return self._executor_named(name)
+        return self._executor_named(name, settings)
 
-    def _executor_named(self, name: str) -> Executor:
+    def _executor_named(self, name: str, settings: Settings) -> Executor:
         if name not in self._executors:
-            limits = SandboxLimits.of(self.settings())
-            self._executors[name] = create_executor(name, workspace=self._workspace, limits=limits)
-        return self._executors[name]
+            if name == "sandbox":
+                self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
+            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings))
+            installs = made.capabilities.install
+            self._executors[name] = InstallingExecutor(made) if installs else made
+        executor = self._executors[name]
+        if isinstance(executor, InstallingExecutor):
+            executor.automatic = settings.agent_auto_install
+        return executor
 
 
 class _Emitter:

@@ -136,8 +136,16 @@ class Settings:
     agent_cell_timeout: float = option(
         120.0, "seconds that one piece of code may run", section=_RUN, low=0.1, high=86_400
     )
+    agent_workspace: str | None = option(
+        None,
+        "folder that the sandbox reads and writes; unset: <notebook>.sandbox beside the notebook, or a temporary one",
+        section=_RUN,
+    )
     custom_packages: str | None = option(
-        None, "packages that the code may need, separated by commas (read by a later version)", section=_RUN
+        None, "packages that the sandbox shall have besides your environment's, separated by commas", section=_RUN
+    )
+    agent_auto_install: bool = option(
+        True, "install in the sandbox what a step imports and does not find (wheels only)", section=_RUN
     )
     agent_limit_memory: int = option(
         2_048, "MiB of memory, all processes of the sandbox together", section=_LIMITS, low=256, high=1_048_576

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import ExecutorError, UsageError
 from sandbox_agent_magic.executors.installing import InstallingExecutor
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
@@ -234,6 +235,19 @@ def test_a_workspace_that_stays_keeps_its_packages(
             executor.shutdown()
         index.joinpath(f"{WHEEL}-1.0-py3-none-any.whl").unlink(missing_ok=True)
     assert list(room.iterdir()) == []
+
+
+def test_custom_packages_are_there_and_the_model_is_told(
+    tmp_path: Path, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_wheel(index, WHEEL)
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps([{"code": f"import {WHEEL}; print({WHEEL}.version)"}, {"text": "It is 1.0."}]))
+    with Session(provider="scripted", model=str(script), custom_packages=WHEEL, agent_auto_install=False) as session:
+        result = session.ask("Which version?")
+        assert f"installed too: {WHEEL}" in session._conversation_before(None)[0].text
+    assert result.steps[0].result.status == "ok"
 
 
 # ---- what pip's own sandbox sees --------------------------------------------------------------------------------

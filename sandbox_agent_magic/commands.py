@@ -1,0 +1,98 @@
+"""The `%agent` subcommands that move things over the sandbox's border: variables, files, packages."""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import UsageError
+
+if TYPE_CHECKING:
+    from .session import Session
+    from .types import FileInfo
+
+_MAX_SHOWN = 20
+
+
+def send(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:
+    """`%agent send NAME...`: copy variables of this kernel into the sandbox."""
+    from .bridge import values_of
+
+    values = values_of(_some(words, "send", "NAME..."), variables)
+    return "\n".join(f"sent {each.name}: {each.description}" for each in session.send(values))
+
+
+def take(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:
+    """`%agent take NAME [AS]`: copy a variable of the sandbox into this kernel."""
+    from .bridge import check_name
+    from .bridge.codec import describe
+
+    name, target, *rest = [*_some(words, "take", "NAME [AS]"), words[0]]
+    if len(rest) > 1:
+        raise UsageError("%agent take takes one variable at a time.", hint="%agent take NAME [AS]")
+    check_name(target)
+    variables[target] = value = session.take(name)
+    return f"took {target}: {describe(value)}"
+
+
+def get(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent get NAME [DEST] [--force]`: copy a file of the sandbox to here."""
+    force = "--force" in words
+    name, destination, *rest = [*_some([w for w in words if w != "--force"], "get", "FILE [DEST] [--force]"), ""]
+    if len(rest) > 1 or name.startswith("-"):
+        raise UsageError("This is not understood.", hint="%agent get FILE [DEST] [--force]")
+    copied = session.get_file(name, Path(destination or "."), force=force)
+    return f"copied {name} to {copied}"
+
+
+def files(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent files`: list the sandbox's files."""
+    if words:
+        raise UsageError("%agent files takes no arguments.")
+    found = session.files()
+    where = f"in {session.folder}" if session.folder else "in a temporary folder; %agent get NAME copies one here"
+    rows = [f"{info.size:>14,}  {kind_of(info.name):24}  {info.name}" for info in found]
+    return "\n".join([f"{len(found):,} file{'s' if len(found) != 1 else ''} {where}", *rows])
+
+
+def install(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent install NAME...`: install packages in the sandbox; this environment stays as it is."""
+    added = session.install(_some(words, "install", "NAME..."))
+    return f"installed in the sandbox: {', '.join(added)}" if added else "all of it is there already"
+
+
+COMMANDS: dict[str, Callable[[Session, Sequence[str], MutableMapping[str, object]], str]] = {
+    "send": send,
+    "take": take,
+    "get": get,
+    "files": files,
+    "install": install,
+}
+
+
+def new_files_text(found: Iterable[FileInfo], folder: Path | None) -> str:
+    """One line on files that are new or changed, for the reader to open; empty where there are none."""
+    infos = list(found)
+    if not infos:
+        return ""
+    names = [f"{info.name} ({info.size:,} bytes)" for info in infos[:_MAX_SHOWN]]
+    more = f" and {len(infos) - _MAX_SHOWN} more" if len(infos) > _MAX_SHOWN else ""
+    where = f" in {_relative(folder)}" if folder else "; %agent get NAME copies one here"
+    return f"Files: {', '.join(names)}{more}{where}"
+
+
+def kind_of(name: str) -> str:
+    """What a file seems to be by its name; nothing is opened."""
+    return mimetypes.guess_type(name)[0] or Path(name).suffix.lstrip(".") or "-"
+
+
+def _relative(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
+def _some(words: Sequence[str], command: str, usage: str) -> Sequence[str]:
+    if not words:
+        raise UsageError(f"%agent {command} needs a name.", hint=f"%agent {command} {usage}")
+    return words
