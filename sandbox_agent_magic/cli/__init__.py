@@ -58,16 +58,3 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-iterations", help="model turns")
     parser.add_argument("--max-retry", help="retries of one failed request")
     parser.add_argument("--timeout", help="seconds that one piece of code may run")
-
-
-def overrides_of(options: argparse.Namespace) -> dict[str, object]:
-    """The settings that the options name, by setting's name in lower case."""
-    return {
-        "agent_provider": options.provider,
-        "model": options.model,
-        "agent_executor": options.executor,
-        "temperature": options.temperature,
-        "max_iterations": options.max_iterations,
-        "max_retry": options.max_retry,
-        "agent_cell_timeout": options.timeout,
-    }

@@ -9,8 +9,9 @@ import os
 import sys
 
 from ..errors import SandboxAgentError, SettingsError, UsageError
+from ..settings.options import overrides_of
 from ..types import JSON, RunResult
-from . import BAD_USAGE, COMPLETED, INTERRUPTED, NOT_COMPLETED, add_run_options, overrides_of
+from . import BAD_USAGE, COMPLETED, INTERRUPTED, NOT_COMPLETED, add_run_options
 
 Commands = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
 

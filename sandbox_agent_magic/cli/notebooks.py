@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import NotebookWriteError, UsageError
-from . import COMPLETED, NOT_COMPLETED, add_run_options, overrides_of
+from ..settings.options import overrides_of
+from . import COMPLETED, NOT_COMPLETED, add_run_options
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode

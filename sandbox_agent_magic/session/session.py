@@ -2,66 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Protocol
 
-from . import bridge, context, folders
-from .agent import Agent, Replay
-from .agent import replay as run_again
-from .errors import SandboxAgentError, UsageError
-from .executors import create as create_executor
-from .executors import set_limits
-from .executors.installing import InstallingExecutor
-from .notebook.cells import CellPlan
-from .outputs import cap_text
-from .prompts import result_text
-from .providers import create as create_provider
-from .sandbox import SandboxLimits
-from .settings import Settings, load
-from .types import (
+from .. import bridge, context
+from ..agent import Agent, Replay
+from ..agent import replay as run_again
+from ..errors import SandboxAgentError, UsageError
+from ..notebook.cells import CellPlan
+from ..outputs import cap_text
+from ..prompts import result_text
+from ..settings import Settings, load
+from ..types import (
     CellWriter,
-    Event,
     ExecutionResult,
     Executor,
     FileInfo,
-    Limits,
     Message,
     OutputHook,
-    Provider,
-    RunFinished,
     RunRequest,
     RunResult,
-    StepFinished,
     Usage,
-    Verdict,
 )
+from .resources import CopyHook, Resources
+from .run import Emitter, OpenGate, Watcher, limits_of
 
 _SHORT_NAMES = {"provider": "agent_provider", "executor": "agent_executor", "timeout": "agent_cell_timeout"}
 _NOTE_BYTES = 800
 """Of a cell that the reader ran in the sandbox: enough for the model to know what exists."""
-_MAX_CACHED_PROVIDERS = 4
-_PROGRESS_BYTES = 50 << 20
-"""Copying a larger file is worth showing."""
-
-CopyHook = Callable[[str, int, int], None]
-"""Told of a file's name, bytes done and bytes in all."""
-
-
-class Watcher(Protocol):
-    """Shows a run to the reader."""
-
-    def __call__(self, event: Event) -> None:
-        """Take one event."""
-
-    def fail(self) -> None:
-        """The run ended by an error, which is shown elsewhere."""
 
 
 @dataclass(slots=True)
@@ -72,16 +44,6 @@ class _Turn:
     messages: list[Message] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
     """What ran well in the sandbox, for a replay."""
-
-
-class _OpenGate:
-    """Lets everything pass; consent to the local executor is asked for before a run begins."""
-
-    def allow_request(self, estimate: Usage) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
-
-    def allow_code(self, code: str) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
 
 
 class Session:
@@ -103,17 +65,9 @@ class Session:
         self, *, workspace: Path | str | None = None, notebook: Path | None = None, **settings: object
     ) -> None:
         self._arguments = {_SHORT_NAMES.get(name, name): value for name, value in settings.items()}
-        self._workspace = Path(workspace) if workspace is not None else None
-        self._notebook = notebook
-        self.folder: Path | None = None
-        """The sandbox's folder, once it is in use; None for a temporary one."""
-        self._provided: str | None = None
-        """The CUSTOM_PACKAGES that the sandbox has."""
-        self.on_copy: CopyHook | None = None
-        """Shows how copying a big file goes on."""
+        folder = Path(workspace) if workspace is not None else None
+        self._resources = Resources(workspace=folder, notebook=notebook)
         self._turns: list[_Turn] = []
-        self._providers: dict[tuple[str, Settings], Provider] = {}
-        self._executors: dict[str, Executor] = {}
         self.usage = Usage()
         """Of all runs of this session."""
         self.settings()
@@ -168,8 +122,8 @@ class Session:
         if not request.prompt.strip():
             raise UsageError("There is no request.", hint="Write what you want below the %%agent line.")
         files = context.existing_files(request.files)
-        executor = self._executor(settings, yes=yes)
-        provider = self._provider(settings)
+        executor = self._resources.executor(settings, yes=yes)
+        provider = self._resources.provider(settings)
         self._check_variables(request, executor)
         run_id = secrets.token_hex(6)
         plan = CellPlan(
@@ -181,16 +135,16 @@ class Session:
         agent = Agent(
             provider,
             executor,
-            limits=_limits(settings),
+            limits=limits_of(settings),
             temperature=settings.temperature,
             system_message=settings.system_message,
         )
-        emit = _Emitter(watcher, writer(run_id) if writer else None, plan)
+        emit = Emitter(watcher, writer(run_id) if writer else None, plan)
         conversation = self._conversation_before(request.cell_id)
         known = len(conversation)
         try:
             prompt = self._announce(request, files, executor, settings)
-            result = agent.run(prompt, conversation, emit=emit, gate=_OpenGate(), run_id=run_id)
+            result = agent.run(prompt, conversation, emit=emit, gate=OpenGate(), run_id=run_id)
         except SandboxAgentError:
             if watcher is not None:
                 watcher.fail()
@@ -208,7 +162,7 @@ class Session:
             ExecutorError: code cannot be run.
         """
         settings = self.settings()
-        executor = self._sandbox(settings)
+        executor = self._resources.sandbox(settings)
         result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
@@ -226,18 +180,18 @@ class Session:
             MissingDependencyError: pyarrow is missing.
             ExecutorError: the sandbox did not take one.
         """
-        executor = self._sandbox(self.settings())
+        executor = self._resources.sandbox(self.settings())
         sent = [bridge.send(executor, name, value) for name, value in values.items()]
         self._turns.append(_Turn(None, [Message("user", bridge.variables_text(sent))]))
         return sent
 
     def take(self, name: str) -> object:
         """The value of the sandbox's variable `name`. Raises as `bridge.take`."""
-        return bridge.take(self._sandbox(self.settings()), name)
+        return bridge.take(self._resources.sandbox(self.settings()), name)
 
     def files(self) -> Sequence[FileInfo]:
         """The files in the sandbox's folder."""
-        return self._sandbox(self.settings()).list_files()
+        return self._resources.sandbox(self.settings()).list_files()
 
     def get_file(self, name: str, destination: Path, *, force: bool = False) -> Path:
         """Copy the sandbox's file `name` to `destination`, a file or a folder; returns where it is.
@@ -251,12 +205,12 @@ class Session:
             destination /= PurePosixPath(name).name
         if not force and os.path.lexists(destination):
             raise UsageError(f"{destination} exists.", hint="Add --force to replace it, or give another name.")
-        self._sandbox(self.settings()).get_file(name, destination)
+        self._resources.sandbox(self.settings()).get_file(name, destination)
         return destination
 
     def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Install packages in the sandbox; returns what was added, as `name==version`. Raises as `Executor.install`."""
-        return self._sandbox(self.settings()).install(packages)
+        return self._resources.sandbox(self.settings()).install(packages)
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
@@ -271,35 +225,22 @@ class Session:
             ExecutorError: it cannot be started.
         """
         settings = self.settings()
-        executor = self._executors.get("sandbox")
-        if executor is not None:
-            inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
-            set_limits(inner, SandboxLimits.of(settings))
-            executor.restart()
+        self._resources.restart(settings)
         codes = [code for turn in self._turns for code in turn.codes]
         if not replay:
             return Replay(len(codes))
-        executor = self._executor_named("sandbox", settings)
+        executor = self._resources.named("sandbox", settings)
         return run_again(executor, codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
 
     def reset(self) -> None:
         """Forget the conversation and the sandbox's variables; its files stay if it has a folder of its own."""
         self._turns.clear()
-        for executor in self._executors.values():
-            executor.shutdown()
-        self._executors.clear()
-        self._provided = None
-        if self.folder is not None and self.folder.suffix == folders.SUFFIX and self._workspace is None:
-            with contextlib.suppress(OSError):
-                self.folder.rmdir()  # only an empty one can be removed
-        self.folder = None
+        self._resources.end_executors()
 
     def close(self) -> None:
         """End what this session started. A shared model server goes on until it is idle."""
-        self.reset()
-        for provider in self._providers.values():
-            provider.close()
-        self._providers.clear()
+        self._turns.clear()
+        self._resources.close()
 
     def __enter__(self) -> Session:
         return self
@@ -310,6 +251,15 @@ class Session:
         self.close()
 
     @property
+    def folder(self) -> Path | None:
+        """The sandbox's folder, once it is in use; None for a temporary one."""
+        return self._resources.folder
+
+    def show_copying(self, hook: CopyHook) -> None:
+        """Let `hook` show how copying a big file goes on."""
+        self._resources.on_copy = hook
+
+    @property
     def turns(self) -> int:
         """Cells that the conversation remembers."""
         return len(self._turns)
@@ -317,11 +267,11 @@ class Session:
     @property
     def running(self) -> list[str]:
         """Names of the executors that were started."""
-        return list(self._executors)
+        return list(self._resources.executors)
 
     def executor(self, name: str = "sandbox") -> Executor:
         """The session's executor of that name, made if need be. The session closes it."""
-        return self._executor_named(name, self.settings())
+        return self._resources.named(name, self.settings())
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -341,104 +291,9 @@ class Session:
 
     def _announce(self, request: RunRequest, files: Sequence[Path], executor: Executor, settings: Settings) -> str:
         """Bring files, packages and variables in; the prompt, with what the model is to know of them."""
-        notes = [context.describe_file(file, self._put(file, executor)) for file in files]
+        notes = [context.describe_file(file, self._resources.put(file, executor)) for file in files]
         executor.start()  # it comes up while pip works and the first request is in flight
-        packages = self._custom_packages(settings, executor)
+        packages = self._resources.custom_packages(settings, executor)
         sent = [bridge.send(executor, name, value) for name, value in request.variables.items()]
         parts = (context.files_text(notes), bridge.variables_text(sent), packages, request.prompt.strip())
         return "\n\n".join(part for part in parts if part)
-
-    def _put(self, file: Path, executor: Executor) -> FileInfo:
-        show = self.on_copy
-        if show is None or file.stat().st_size <= _PROGRESS_BYTES:
-            return executor.put_file(file, file.name)
-        return executor.put_file(file, file.name, on_progress=lambda done, total: show(file.name, done, total))
-
-    def _custom_packages(self, settings: Settings, executor: Executor) -> str:
-        """Install CUSTOM_PACKAGES, and say so to the model."""
-        if settings.custom_packages is None or not executor.capabilities.install:
-            return ""
-        if self._provided != settings.custom_packages:
-            executor.install([settings.custom_packages])
-            self._provided = settings.custom_packages
-        return f"Packages that are installed too: {settings.custom_packages}"
-
-    def _sandbox(self, settings: Settings) -> Executor:
-        """The sandbox, started, with the packages that it shall have."""
-        executor = self._executor_named("sandbox", settings)
-        executor.start()
-        self._custom_packages(settings, executor)
-        return executor
-
-    def _provider(self, settings: Settings) -> Provider:
-        # Settings that do not concern the provider would needlessly give a second connection.
-        relevant = dataclasses.replace(settings, max_iterations=1, max_retry=0, temperature=0.0, agent_cell_timeout=1.0)
-        key = (settings.agent_provider, relevant)
-        if key not in self._providers:
-            made = create_provider(settings)
-            while len(self._providers) >= _MAX_CACHED_PROVIDERS:
-                self._providers.pop(next(iter(self._providers))).close()
-            self._providers[key] = made
-        return self._providers[key]
-
-    def _executor(self, settings: Settings, *, yes: bool) -> Executor:
-        name = settings.agent_executor
-        if name == "local":
-            if settings.source("AGENT_EXECUTOR") != "argument":
-                raise UsageError(
-                    "The local executor runs code without a sandbox and must be chosen in the cell itself.",
-                    why=f"AGENT_EXECUTOR=local comes from {settings.source('AGENT_EXECUTOR')}.",
-                    hint="Write %%agent --executor local --yes, or remove that setting to use the sandbox.",
-                )
-            if not yes:
-                raise UsageError(
-                    "The local executor needs your consent.",
-                    why="The model's code would run in your own kernel: it can read, change and delete your files.",
-                    hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
-                )
-        return self._executor_named(name, settings)
-
-    def _executor_named(self, name: str, settings: Settings) -> Executor:
-        if name not in self._executors:
-            if name == "sandbox":
-                self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
-            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings))
-            installs = made.capabilities.install
-            self._executors[name] = InstallingExecutor(made) if installs else made
-        executor = self._executors[name]
-        if isinstance(executor, InstallingExecutor):
-            executor.automatic = settings.agent_auto_install
-        return executor
-
-
-class _Emitter:
-    """Hands each event to the watcher, and the cells that follow from it to the writer."""
-
-    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan) -> None:
-        self._watcher = watcher
-        self._writer = writer
-        self._plan = plan
-        self.codes: list[str] = []
-        """Of the steps that worked."""
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step.result.status == "ok":
-            self.codes.append(event.step.code)
-        if self._writer is not None and isinstance(event, StepFinished):
-            for cell in self._plan.step(event.step):
-                self._writer.add(cell)
-        if self._writer is not None and isinstance(event, RunFinished):
-            for cell in self._plan.finish(event.result):
-                self._writer.add(cell)
-            self._writer.finish(event.result)
-        if self._watcher is not None:
-            self._watcher(event)
-
-
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_iterations=settings.max_iterations,
-        max_retry=settings.max_retry,
-        request_timeout_s=settings.request_timeout,
-        cell_timeout_s=settings.agent_cell_timeout,
-    )

@@ -1,0 +1,193 @@
+"""The magics themselves. Kept thin: they parse lines, and show what the session gives."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_var_expand
+from IPython.core.magic_arguments import argument, magic_arguments
+
+from ..errors import SandboxAgentError, UsageError
+from .lines import outputs_of, parse, words_of
+from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
+
+if TYPE_CHECKING:
+    import argparse
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from ..session import Session
+    from ..types import Output, RunResult
+
+_SUBCOMMANDS = ("status", "config", "reset", "restart")
+
+
+@magics_class
+class AgentMagics(Magics):
+    """One kernel's conversation with the agent."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        super().__init__(shell)
+        self._session: Session | None = None
+
+    @property
+    def session(self) -> Session:
+        """The kernel's session, made at the first use."""
+        if self._session is None:
+            from ..folders import notebook_path
+            from ..session import Session
+
+            self._session = Session(notebook=notebook_path(self.shell.user_ns))
+            self._session.show_copying(show_copy)
+        return self._session
+
+    @no_var_expand  # braces and dollars in a line or a prompt are data
+    @magic_arguments(name="%agent")  # IPython puts one more % before it
+    @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
+    @argument("-m", "--model", help="model name, as the provider knows it")
+    @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
+    @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
+    @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
+    @argument("--temperature", help="sampling temperature, 0 to 2")
+    @argument("--max-iterations", help="model turns of this cell")
+    @argument("--max-retry", help="retries of one failed request")
+    @argument("--timeout", help="seconds that one piece of code may run")
+    @argument(
+        "--keep",
+        choices=("ok", "all", "final"),
+        default="ok",
+        help="cells to insert: steps that worked (ok), all, final",
+    )
+    @argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    @argument("--yes", action="store_true", help="consent to run code in your own kernel (--executor local)")
+    @cell_magic("agent")
+    def agent_cell(self, line: str, cell: str) -> None:
+        """Let a model write and run code for this cell's text; what worked becomes cells below."""
+        with self._plain_errors():
+            options = parse(self.agent_cell.parser, line)
+            if options.output is not None and not options.output.isidentifier():
+                raise UsageError(
+                    f"{options.output!r} cannot be a variable's name.", hint="Use letters, digits and _ only."
+                )
+            result = self._run(options, cell)
+            if options.output is not None:
+                self.shell.user_ns[options.output] = result
+        if result.status == "interrupted":
+            raise AgentInterrupted
+
+    @no_var_expand
+    @line_magic("agent")
+    def agent_line(self, line: str) -> None:
+        """`%agent`: the agent's state; `config`: the settings; `reset`: a new conversation; `restart [--replay]`.
+
+        `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
+        [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
+        """
+        from ..commands import COMMANDS
+
+        with self._plain_errors():
+            name, *words = words_of(line.strip() or "status")
+            if name in COMMANDS:
+                print(COMMANDS[name](self.session, words, self.shell.user_ns))
+                return
+            if name not in _SUBCOMMANDS:
+                known = " or %agent ".join([*_SUBCOMMANDS, *COMMANDS])
+                raise UsageError(
+                    f"There is no %agent {name}.", hint=f"Write %agent {known}; a request goes into a %%agent cell."
+                )
+            if words and (name, *words) != ("restart", "--replay"):
+                raise UsageError(f"%agent {name} does not understand {' '.join(words)!r}.", hint="%agent? says more.")
+            if name == "restart":
+                print(self.session.restart(replay=bool(words), on_output=self._show))
+            elif name == "reset":
+                folder = self.session.folder
+                self.session.reset()
+                files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
+                print(f"New conversation. The sandbox's variables are gone, {files}")
+            else:
+                from ..doctor import config_text, status_text
+
+                print(config_text(self.session.settings()) if name == "config" else status_text(self.session))
+
+    @no_var_expand
+    @cell_magic("sandbox")
+    def sandbox_cell(self, line: str, cell: str) -> None:
+        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back."""
+        from ..commands import new_files_text
+
+        with self._plain_errors():
+            wanted = outputs_of(line)
+            result = self.session.execute(cell, on_output=self._show, cell_id=cell_id(self.shell))
+            if result.state_lost:
+                from ..agent import REPLAY_HINT
+
+                print(f"The sandbox was restarted: its variables are gone. {REPLAY_HINT}", file=sys.stderr)
+            if result.new_files:
+                print(new_files_text(result.new_files, self.session.folder))
+            if result.status == "ok":
+                for name in wanted:
+                    self.shell.user_ns[name] = self.session.take(name)
+        if result.error is not None or result.status != "ok":
+            raise as_exception(result)
+
+    def close(self) -> None:
+        """End the session, if there is one."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    # ---- parts --------------------------------------------------------------------------------------------------
+
+    def _run(self, options: argparse.Namespace, cell: str) -> RunResult:
+        from ..bridge import values_of
+        from ..commands import new_files_text
+        from ..context import hints
+        from ..settings.options import overrides_of
+        from ..types import RunRequest
+
+        sent = values_of(options.send, self.shell.user_ns)
+        files = tuple(Path(name) for name in options.file)
+        anchor = cell_id(self.shell)
+        isolated = (options.executor or "sandbox") != "local"
+        hidden = self.shell.user_ns_hidden
+        variables = {name: value for name, value in self.shell.user_ns.items() if name not in hidden}
+        for hint in hints(
+            cell, folder=Path.cwd(), sent=files, variables=variables, isolated=isolated, sent_variables=sent
+        ):
+            print(hint)
+        result = self.session.run(
+            RunRequest(cell, files=files, keep=options.keep, cell_id=anchor, variables=sent),
+            overrides=overrides_of(options),
+            yes=options.yes,
+            watcher=watcher_for(self.shell),
+            writer=writer_for(self.shell, anchor),
+        )
+        if isolated and result.files:
+            print(new_files_text(result.files, self.session.folder))
+        return result
+
+    def _show(self, output: Output) -> None:
+        show_output(self.shell, output)
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        """Our errors are shown as at most three lines; with DEBUG=true, their traceback comes first."""
+        try:
+            yield
+        except SandboxAgentError as exc:
+            try:
+                settings = self.session.settings()
+            except SandboxAgentError:
+                raise exc from None  # the settings themselves are what is wrong
+            exc.detailed = settings.detailed_error
+            if settings.debug:
+                import traceback
+
+                traceback.print_exc()
+            raise exc from None
+        except KeyboardInterrupt:
+            raise AgentInterrupted from None

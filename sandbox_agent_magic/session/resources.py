@@ -1,0 +1,139 @@
+"""What a session owns and closes: providers, executors, the sandbox's folder and its packages."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+from .. import folders
+from ..errors import UsageError
+from ..executors import create as create_executor
+from ..executors import set_limits
+from ..executors.installing import InstallingExecutor
+from ..providers import create as create_provider
+from ..sandbox import SandboxLimits
+from ..settings import Settings
+from ..types import Executor, FileInfo, Provider
+
+_MAX_CACHED_PROVIDERS = 4
+_PROGRESS_BYTES = 50 << 20
+"""Copying a larger file is worth showing."""
+
+CopyHook = Callable[[str, int, int], None]
+"""Told of a file's name, bytes done and bytes in all."""
+
+
+class Resources:
+    """Makes providers and executors when they are first asked for, and keeps them.
+
+    Args:
+        workspace: the sandbox's folder; None leaves it to the settings and the notebook.
+        notebook: the notebook that it is for.
+    """
+
+    def __init__(self, *, workspace: Path | None, notebook: Path | None) -> None:
+        self._workspace = workspace
+        self._notebook = notebook
+        self._providers: dict[tuple[str, Settings], Provider] = {}
+        self.executors: dict[str, Executor] = {}
+        """By name, those that were asked for."""
+        self.folder: Path | None = None
+        """The sandbox's folder, once it is in use; None for a temporary one."""
+        self._provided: str | None = None
+        """The CUSTOM_PACKAGES that the sandbox has."""
+        self.on_copy: CopyHook | None = None
+        """Shows how copying a big file goes on."""
+
+    def provider(self, settings: Settings) -> Provider:
+        """The provider that the settings choose."""
+        # Settings that do not concern the provider would needlessly give a second connection.
+        relevant = dataclasses.replace(settings, max_iterations=1, max_retry=0, temperature=0.0, agent_cell_timeout=1.0)
+        key = (settings.agent_provider, relevant)
+        if key not in self._providers:
+            made = create_provider(settings)
+            while len(self._providers) >= _MAX_CACHED_PROVIDERS:
+                self._providers.pop(next(iter(self._providers))).close()
+            self._providers[key] = made
+        return self._providers[key]
+
+    def executor(self, settings: Settings, *, yes: bool) -> Executor:
+        """The executor that the settings choose; the local one only where the reader asked for it and said yes."""
+        name = settings.agent_executor
+        if name == "local":
+            if settings.source("AGENT_EXECUTOR") != "argument":
+                raise UsageError(
+                    "The local executor runs code without a sandbox and must be chosen in the cell itself.",
+                    why=f"AGENT_EXECUTOR=local comes from {settings.source('AGENT_EXECUTOR')}.",
+                    hint="Write %%agent --executor local --yes, or remove that setting to use the sandbox.",
+                )
+            if not yes:
+                raise UsageError(
+                    "The local executor needs your consent.",
+                    why="The model's code would run in your own kernel: it can read, change and delete your files.",
+                    hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
+                )
+        return self.named(name, settings)
+
+    def named(self, name: str, settings: Settings) -> Executor:
+        """The executor of that name, made if need be."""
+        if name not in self.executors:
+            if name == "sandbox":
+                self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
+            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings))
+            installs = made.capabilities.install
+            self.executors[name] = InstallingExecutor(made) if installs else made
+        executor = self.executors[name]
+        if isinstance(executor, InstallingExecutor):
+            executor.automatic = settings.agent_auto_install
+        return executor
+
+    def sandbox(self, settings: Settings) -> Executor:
+        """The sandbox, started, with the packages that it shall have."""
+        executor = self.named("sandbox", settings)
+        executor.start()
+        self.custom_packages(settings, executor)
+        return executor
+
+    def put(self, file: Path, executor: Executor) -> FileInfo:
+        """Bring a file of the reader in."""
+        show = self.on_copy
+        if show is None or file.stat().st_size <= _PROGRESS_BYTES:
+            return executor.put_file(file, file.name)
+        return executor.put_file(file, file.name, on_progress=lambda done, total: show(file.name, done, total))
+
+    def custom_packages(self, settings: Settings, executor: Executor) -> str:
+        """Install CUSTOM_PACKAGES, and say so to the model."""
+        if settings.custom_packages is None or not executor.capabilities.install:
+            return ""
+        if self._provided != settings.custom_packages:
+            executor.install([settings.custom_packages])
+            self._provided = settings.custom_packages
+        return f"Packages that are installed too: {settings.custom_packages}"
+
+    def restart(self, settings: Settings) -> None:
+        """Start the sandbox afresh, if it was started, with the limits that hold now."""
+        executor = self.executors.get("sandbox")
+        if executor is not None:
+            inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
+            set_limits(inner, SandboxLimits.of(settings))
+            executor.restart()
+
+    def end_executors(self) -> None:
+        """Shut all executors down; a folder of the sandbox's own stays if there is something in it."""
+        for executor in self.executors.values():
+            executor.shutdown()
+        self.executors.clear()
+        self._provided = None
+        if self.folder is not None and self.folder.suffix == folders.SUFFIX and self._workspace is None:
+            with contextlib.suppress(OSError):
+                self.folder.rmdir()  # only an empty one can be removed
+        self.folder = None
+
+    def close(self) -> None:
+        """End everything. A shared model server goes on until it is idle."""
+        self.end_executors()
+        for provider in self._providers.values():
+            provider.close()
+        self._providers.clear()
