@@ -89,10 +89,10 @@ class Kernel:
         if connection is not None:
             connection.close()
 
-    def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
-        """As `Executor.execute`; `new_files` is the caller's to fill."""
+    def execute(self, code: str, *, timeout_s: float, on_output: OutputHook, trusted: bool = False) -> ExecutionResult:
+        """As `Executor.execute`; `new_files` is the caller's to fill. `trusted`: rich output passes uncleaned."""
         started = time.monotonic()
-        collector = OutputCollector(on_output, limits=self.limits)
+        collector = OutputCollector(on_output, limits=self.limits, trusted=trusted)
         execution: Execution | None = None
         error: ErrorInfo | None = None
         status: ExecutionStatus = "interrupted"

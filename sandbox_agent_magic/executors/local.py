@@ -65,7 +65,7 @@ class LocalExecutor:
         The time limit needs a Unix main thread; elsewhere the code runs without one.
         """
         shell = self._ready_shell()
-        collector = OutputCollector(on_output, limits=self._limits, trusted=True)
+        collector = OutputCollector(on_output, limits=self._limits, trusted=True, bounded=False)
         began = time.monotonic()
         if shell.should_run_async(code, transformed_cell=shell.transform_cell(code)):
             error = ErrorInfo(

@@ -60,6 +60,8 @@ class SandboxExecutor:
         self.owner_pid = os.getpid()
         self.limits = limits or SandboxLimits()
         """A change takes effect with the next start."""
+        self.trust_output = False
+        """Rich output passes uncleaned from now on; sizes are bounded all the same."""
         self._cell_timeout_s = cell_timeout_s
         self._uid = sandbox_uid()
         self._folder = workspace
@@ -97,7 +99,7 @@ class SandboxExecutor:
         """As `Executor.execute`."""
         before = self._settle(on_output)
         timeout_s = timeout_s if self._cell_timeout_s is None else min(timeout_s, self._cell_timeout_s)
-        result = self._kernel.execute(code, timeout_s=timeout_s, on_output=on_output)
+        result = self._kernel.execute(code, timeout_s=timeout_s, on_output=on_output, trusted=self.trust_output)
         return replace(result, new_files=self.workspace.changes(before))
 
     def interrupt(self) -> None:

@@ -63,6 +63,7 @@ class AgentMagics(Magics):
         help="cells to insert: steps that worked (ok), all, final",
     )
     @argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
+    @argument("--trust-output", action="store_true", help="show rich output uncleaned; its scripts run in your page")
     @argument("--yes", action="store_true", help="consent to run code in your own kernel (--executor local)")
     @cell_magic("agent")
     def agent_cell(self, line: str, cell: str) -> None:
@@ -121,6 +122,7 @@ class AgentMagics(Magics):
 
         with self._plain_errors():
             wanted = outputs_of(line)
+            self._warn_of_trust({})
             result = self.session.execute(cell, on_output=self._show, cell_id=cell_id(self.shell))
             if result.state_lost:
                 from ..agent import REPLAY_HINT
@@ -151,6 +153,8 @@ class AgentMagics(Magics):
 
         sent = values_of(options.send, self.shell.user_ns)
         files = tuple(Path(name) for name in options.file)
+        overrides = {**overrides_of(options), "agent_trust_output": options.trust_output or None}
+        self._warn_of_trust(overrides)
         anchor = cell_id(self.shell)
         isolated = (options.executor or "sandbox") != "local"
         hidden = self.shell.user_ns_hidden
@@ -161,7 +165,7 @@ class AgentMagics(Magics):
             print(hint)
         result = self.session.run(
             RunRequest(cell, files=files, keep=options.keep, cell_id=anchor, variables=sent),
-            overrides=overrides_of(options),
+            overrides=overrides,
             yes=options.yes,
             watcher=watcher_for(self.shell),
             writer=writer_for(self.shell, anchor),
@@ -169,6 +173,16 @@ class AgentMagics(Magics):
         if isolated and result.files:
             print(new_files_text(result.files, self.session.folder))
         return result
+
+    def _warn_of_trust(self, overrides: dict[str, object]) -> None:
+        """Say so if the sandbox's output is shown uncleaned; headless, where nobody could read that, it is not."""
+        from ..settings import trusts_output
+
+        kernel = getattr(self.shell, "kernel", None)
+        # Front ends with a reader let the kernel ask for input; nbclient, nbconvert and papermill do not.
+        self.session.headless = kernel is not None and not getattr(kernel, "_allow_stdin", True)
+        if trusts_output(self.session.settings(overrides), headless=self.session.headless):
+            print("The sandbox's output is shown uncleaned: scripts in it run in this page, as you.", file=sys.stderr)
 
     def _show(self, output: Output) -> None:
         show_output(self.shell, output)

@@ -122,6 +122,10 @@ def _json_size(value: object) -> int | None:
         return None
 
 
+def _can_be_saved(value: object) -> bool:
+    return isinstance(value, bytes) or _json_size(value) is not None
+
+
 def clean_metadata(metadata: object) -> dict[str, JSON]:
     """Only a picture's width and height survive, as small positive integers."""
     clean: dict[str, JSON] = {}
@@ -153,8 +157,12 @@ def clean_output(
             "traceback": [clean_text(str(line))[:20_000] for line in output["traceback"][:200]],
         }
     if trusted:
-        data = {key: value for key, value in output["data"].items() if key != CELLS_MIMETYPE}
-        metadata = output["metadata"]
+        if CELLS_MIMETYPE in output["data"]:
+            dropped.append(CELLS_MIMETYPE)
+        data = {key: value for key, value in output["data"].items() if key != CELLS_MIMETYPE and _can_be_saved(value)}
+        # The mark of what we publish ourselves must not be forged.
+        metadata = {key: value for key, value in output["metadata"].items() if key != "sandbox_agent"}
+        metadata = metadata if _can_be_saved(metadata) else {}
     else:
         data = clean_bundle(output["data"], dropped, max_bytes=max_bytes)
         metadata = clean_metadata(output["metadata"])

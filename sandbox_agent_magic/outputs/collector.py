@@ -23,10 +23,18 @@ class OutputCollector:
     Args:
         on_output: called with each cleaned output as it arrives.
         limits: what is kept; of text, the head is passed on and the tail follows at `finish`.
-        trusted: the outputs come from the reader's own kernel: rich types pass as they are.
+        trusted: rich types pass as they are, all but our own cells.
+        bounded: the rich outputs together have a largest size; not so for the reader's own kernel.
     """
 
-    def __init__(self, on_output: OutputHook, *, limits: OutputLimits | None = None, trusted: bool = False) -> None:
+    def __init__(
+        self,
+        on_output: OutputHook,
+        *,
+        limits: OutputLimits | None = None,
+        trusted: bool = False,
+        bounded: bool = True,
+    ) -> None:
         self._on_output = on_output
         self._limits = limits or OutputLimits()
         self._head_left = self._limits.text_bytes // 2
@@ -34,6 +42,7 @@ class OutputCollector:
         self._tail = ""
         self._tail_name: Literal["stdout", "stderr"] = "stdout"
         self._trusted = trusted
+        self._bounded = bounded
         self._outputs: list[Output] = []
         self._clear_at_next = False
         self._rich_left = MAX_RICH_BYTES
@@ -73,7 +82,7 @@ class OutputCollector:
         if kind != "error" and len(self._outputs) >= MAX_OUTPUTS:
             self._note(f"outputs after the first {MAX_OUTPUTS:,}")
             return
-        if clean["output_type"] != "error" and not self._trusted:
+        if clean["output_type"] != "error" and self._bounded:
             self._rich_left -= sum(len(str(value)) for value in clean["data"].values())
             if self._rich_left < 0:
                 self._note(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from .. import folders
 from ..errors import UsageError
@@ -23,6 +24,13 @@ _PROGRESS_BYTES = 50 << 20
 
 CopyHook = Callable[[str, int, int], None]
 """Told of a file's name, bytes done and bytes in all."""
+
+
+@runtime_checkable
+class _Cleaning(Protocol):
+    """An executor whose rich output is cleaned unless told otherwise."""
+
+    trust_output: bool
 
 
 class Resources:
@@ -49,7 +57,14 @@ class Resources:
     def provider(self, settings: Settings) -> Provider:
         """The provider that the settings choose."""
         # Settings that do not concern the provider would needlessly give a second connection.
-        relevant = dataclasses.replace(settings, max_iterations=1, max_retry=0, temperature=0.0, agent_cell_timeout=1.0)
+        relevant = dataclasses.replace(
+            settings,
+            max_iterations=1,
+            max_retry=0,
+            temperature=0.0,
+            agent_cell_timeout=1.0,
+            agent_trust_output=False,
+        )
         key = (settings.agent_provider, relevant)
         if key not in self._providers:
             made = create_provider(settings)
@@ -95,6 +110,12 @@ class Resources:
         executor.start()
         self.custom_packages(settings, executor)
         return executor
+
+    def trust(self, executor: Executor, trusted: bool) -> None:
+        """Whether `executor`'s rich output passes uncleaned, if it is cleaned at all."""
+        inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
+        if isinstance(inner, _Cleaning):
+            inner.trust_output = trusted
 
     def put(self, file: Path, executor: Executor) -> FileInfo:
         """Bring a file of the reader in."""

@@ -16,7 +16,7 @@ from ..errors import SandboxAgentError, UsageError
 from ..notebook.cells import CellPlan
 from ..outputs import cap_text
 from ..prompts import result_text
-from ..settings import Settings, load
+from ..settings import Settings, load, trusts_output
 from ..types import (
     CellWriter,
     ExecutionResult,
@@ -68,6 +68,8 @@ class Session:
         folder = Path(workspace) if workspace is not None else None
         self._resources = Resources(workspace=folder, notebook=notebook)
         self._turns: list[_Turn] = []
+        self.headless = False
+        """Nobody is watching: uncleaned output is refused."""
         self.usage = Usage()
         """Of all runs of this session."""
         self.settings()
@@ -123,6 +125,7 @@ class Session:
             raise UsageError("There is no request.", hint="Write what you want below the %%agent line.")
         files = context.existing_files(request.files)
         executor = self._resources.executor(settings, yes=yes)
+        self._resources.trust(executor, trusts_output(settings, headless=self.headless))
         provider = self._resources.provider(settings)
         self._check_variables(request, executor)
         run_id = secrets.token_hex(6)
@@ -163,6 +166,7 @@ class Session:
         """
         settings = self.settings()
         executor = self._resources.sandbox(settings)
+        self._resources.trust(executor, trusts_output(settings, headless=self.headless))
         result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"

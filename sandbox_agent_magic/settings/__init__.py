@@ -2,5 +2,6 @@
 
 from .load import find_env_file, load
 from .table import Secret, Setting, Settings, env_example, rows
+from .trust import trusts_output
 
-__all__ = ["Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows"]
+__all__ = ["Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows", "trusts_output"]

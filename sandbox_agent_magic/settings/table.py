@@ -136,6 +136,11 @@ class Settings:
     agent_cell_timeout: float = option(
         120.0, "seconds that one piece of code may run", section=_RUN, low=0.1, high=86_400
     )
+    agent_trust_output: bool = option(
+        False,
+        "show the sandbox's rich output uncleaned: its scripts then run in your page (never from a .env, nor headless)",
+        section=_RUN,
+    )
     agent_workspace: str | None = option(
         None,
         "folder that the sandbox reads and writes; unset: <notebook>.sandbox beside the notebook, or a temporary one",
