@@ -17,6 +17,7 @@ _TAGS = words(
     "circle ellipse line polyline polygon text tspan use"
 )
 _HARMFUL_VALUE = re.compile(r"(?i)url\((?!#s)|expression|javascript:|vbscript:|@import|//|\\|position|behavior|binding")
+_LEAVES = re.compile(r"(?i)(?:^|;)\s*(?:margin[\w-]*|transform|translate|z-index|inset|top|left|float)\s*:")
 _PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp);base64,[A-Za-z0-9+/=\s]*")
 
 
@@ -55,6 +56,8 @@ class _Reader(HTMLParser):
                     self.found.append(f"xmlns={text}")
             elif name.startswith("on") or ":" in name or name in ("srcdoc", "srcset", "action", "formaction", "ping"):
                 self.found.append(name)
+            elif name == "style" and _LEAVES.search(text):
+                self.found.append(f"style={text}")
             elif name not in ("title", "alt") and _HARMFUL_VALUE.search(text):
                 self.found.append(f"{name}={text}")
 

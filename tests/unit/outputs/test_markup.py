@@ -300,3 +300,9 @@ def test_no_json_at_all_makes_a_chart_raise_anything_else(chart: JSON) -> None:
         except ChartRefused:
             continue
         assert isinstance(clean, dict)
+
+
+@pytest.mark.parametrize("markup", [*payloads.HTML.values(), *map(payloads.svg, payloads.SVG.values())])
+def test_every_payload_is_harmful_before_it_is_cleaned(markup: str) -> None:
+    """Otherwise the tests above would prove nothing."""
+    assert harm(markup)
