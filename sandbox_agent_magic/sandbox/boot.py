@@ -153,7 +153,7 @@ class TextBudget:
                 rest = text[max(len(head), len(text) - self._tail_limit) :]
                 self._keep(stream, rest, len(text) - len(head))
         if runaway:
-            raise OutputLimitExceeded(self._hint)
+            raise OutputLimitExceeded(f"The code was stopped: it printed {RUNAWAY} times what is kept; {self._hint}.")
         return len(text)
 
     def _keep(self, stream: TextIO, text: str, chars: int) -> None:
@@ -214,6 +214,13 @@ def run_kernel(config: Configuration) -> None:
     os.dup2(os.open(os.devnull, os.O_RDWR), 2)  # nobody reads the start's stderr from here on
     budget = TextBudget(OutStream.write, config["text_chars"], config["hints"]["text"])
 
+    kernel_pid = os.getpid()
+
+    def end_fork() -> None:
+        """A process that code forked off ends with its cell: it must not become a second kernel on our sockets."""
+        if os.getpid() != kernel_pid:
+            os._exit(0)
+
     class CappedStream(OutStream):  # type: ignore[misc]
         """stdout and stderr, within the budget of the cell."""
 
@@ -261,10 +268,11 @@ def run_kernel(config: Configuration) -> None:
                 budget.drain()
                 hint = hint_for(value, config["hints"])
                 if hint:
-                    value, lines = f"{value} {hint}".strip(), [*lines, hint]
+                    value, lines = ". ".join(filter(None, (str(value).rstrip("."), hint))), [*lines, hint]
                 show_traceback(kind, value, lines)
 
             self.shell._showtraceback = show_traceback_after_text
+            self.shell.events.register("post_execute", end_fork)
             self.shell.events.register("pre_execute", budget.reset)
             self.shell.events.register("post_execute", budget.drain)
 

@@ -28,7 +28,7 @@ class SandboxLimits:
     """The workspace, beyond what the reader put there."""
     processes: int = 64
     """Processes and threads together (RLIMIT_NPROC)."""
-    file_bytes: int = GIB
+    file_bytes: int = 2 * GIB
     """One file (RLIMIT_FSIZE)."""
     tmp_bytes: int = 256 * MIB
     """Size of /tmp, and again of /dev/shm; both live in memory."""

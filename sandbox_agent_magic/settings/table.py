@@ -161,7 +161,7 @@ class Settings:
     agent_limit_tmp: int = option(
         256, "MiB of /tmp, and again of /dev/shm, which are memory", section=_LIMITS, low=16, high=1_048_576
     )
-    agent_limit_file: int = option(1_024, "MiB of one file", section=_LIMITS, low=1, high=16_777_216)
+    agent_limit_file: int = option(2_048, "MiB of one file", section=_LIMITS, low=1, high=16_777_216)
     agent_limit_processes: int = option(
         64, "processes and threads of the sandbox", section=_LIMITS, low=32, high=16_384
     )

@@ -215,6 +215,22 @@ def test_the_errors_of_other_limits_name_their_setting(
     assert_state_kept(sandbox, result)
 
 
+def test_forks_of_the_kernel_end_with_their_cell_and_take_no_requests() -> None:
+    with sandbox_with() as sandbox:
+        result = run(sandbox, "import os\nfor _ in range(4): os.fork()")
+        assert (result.status, result.error) == ("ok", None)
+        for number in range(10):
+            assert text(run(sandbox, f"{number} + 1", timeout_s=5)) == str(number + 1)
+        assert_state_kept(sandbox, result)
+
+
+def test_forking_without_end_is_stopped_by_one_limit_or_another(sandbox: SandboxExecutor) -> None:
+    result = run(sandbox, "import os\nwhile True: os.fork()", timeout_s=3)
+    assert result.error is not None
+    assert "AGENT_" in result.error.evalue
+    assert text(run(sandbox, "1 + 1")) == "2"
+
+
 def test_a_fork_bomb_is_over_when_its_cell_is(sandbox: SandboxExecutor) -> None:
     result = run(sandbox, "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass", timeout_s=1)
     assert (result.status, result.state_lost) == ("timeout", True)
