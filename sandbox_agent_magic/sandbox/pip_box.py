@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from . import bubblewrap
 
-WORK = "/work"
+WORK = "/box"
 _HOME = "/tmp/home"  # noqa: S108 - inside, where it is the sandbox's own
 _OPTIONS = (
     "index-url",

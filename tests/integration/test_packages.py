@@ -104,7 +104,7 @@ def test_a_source_distribution_is_refused_since_building_one_runs_its_code(layer
 
     with tarfile.open(index / "probe_source-1.0.tar.gz", "w:gz") as archive:
         for name, content in (
-            ("probe_source-1.0/setup.py", b"open('/work/ran', 'w')"),
+            ("probe_source-1.0/setup.py", b"open('/box/ran', 'w')"),
             ("probe_source-1.0/PKG-INFO", b"Metadata-Version: 2.1\nName: probe_source\nVersion: 1.0\n"),
         ):
             info = tarfile.TarInfo(name)
