@@ -84,7 +84,7 @@ def test_signed_json_of_any_shape_never_raises(
     channel: KernelChannel, header: object, parent: object, metadata: object, content: object
 ) -> None:
     parts = [dumped(part) for part in (header, parent, metadata, content)]
-    channel._parse("iopub", [b"<IDS|MSG>", channel._session.sign(parts), *parts])
+    channel._parse("iopub", [b"<IDS|MSG>", channel._sign(parts), *parts])
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.booleans(), JSON), max_size=8))
@@ -98,7 +98,7 @@ def test_well_formed_messages_of_any_content_become_outputs_that_can_be_saved_or
     for kind, ours, content in messages:
         header = {"msg_type": kind, "msg_id": "a", "date": "2026-01-01T00:00:00Z"}
         parts = [dumped(part) for part in (header, {"msg_id": REQUEST if ours else "another"}, {}, content)]
-        message = channel._parse("iopub", [b"<IDS|MSG>", channel._session.sign(parts), *parts])
+        message = channel._parse("iopub", [b"<IDS|MSG>", channel._sign(parts), *parts])
         if message is not None:
             execution.take(message)
     json.dumps(collector.finish(), allow_nan=False).encode()
