@@ -1,4 +1,4 @@
-"""Real servers that several integration tests share."""
+"""Real servers and sandboxes that several integration tests share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from tests.support.litellm_proxy import Proxy, litellm_proxy
 from tests.support.model_server import REFUSALS, ModelServer, Reply
+
+
+@pytest.fixture(scope="module")
+def sandbox() -> Iterator[SandboxExecutor]:
+    """One sandbox for the tests of a module; those that spoil theirs make their own."""
+    executor = SandboxExecutor()
+    executor.start()
+    yield executor
+    executor.shutdown()
 
 
 @pytest.fixture(scope="session")

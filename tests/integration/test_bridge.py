@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,6 @@ from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from tests.support.sandbox import run, text
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxExecutor]:
-    executor = SandboxExecutor()
-    executor.start()
-    yield executor
-    executor.shutdown()
 
 
 def test_a_frame_goes_in_is_changed_and_comes_back_exactly(sandbox: SandboxExecutor) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import resource
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,14 +12,6 @@ from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from tests.support.sandbox import attempt, run, text
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxExecutor]:
-    executor = SandboxExecutor()
-    executor.start()
-    yield executor
-    executor.shutdown()
 
 
 def test_a_timeout_interrupts_the_code_and_keeps_state_and_outputs(sandbox: SandboxExecutor) -> None:

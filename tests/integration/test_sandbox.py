@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,14 +20,6 @@ from tests.support.ordinary_user import ordinary_user
 from tests.support.sandbox import attempt, run, text
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[SandboxExecutor]:
-    executor = SandboxExecutor()
-    executor.start()
-    yield executor
-    executor.shutdown()
 
 
 # ---- what works -------------------------------------------------------------------------------------------------
