@@ -68,12 +68,12 @@ class AgentMagics(Magics):
     @cell_magic("agent")
     def agent_cell(self, line: str, cell: str) -> None:
         """Let a model write and run code for this cell's text; what worked becomes cells below."""
+        from ..bridge import check_name
+
         with self._plain_errors():
             options = parse(self.agent_cell.parser, line)
-            if options.output is not None and not options.output.isidentifier():
-                raise UsageError(
-                    f"{options.output!r} cannot be a variable's name.", hint="Use letters, digits and _ only."
-                )
+            if options.output is not None:
+                check_name(options.output)
             result = self._run(options, cell)
             if options.output is not None:
                 self.shell.user_ns[options.output] = result

@@ -170,7 +170,7 @@ class Session:
         result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
-        self._conversation_before(cell_id)
+        self._forget(cell_id)
         self._turns.append(_Turn(cell_id, [Message("user", note)], [code] if result.status == "ok" else []))
         return result
 
@@ -280,10 +280,14 @@ class Session:
     # ---- parts --------------------------------------------------------------------------------------------------
 
     def _conversation_before(self, cell_id: str | None) -> list[Message]:
-        """All earlier messages; those of the same cell's earlier run are forgotten."""
+        """All earlier messages, without those of the same cell's earlier run."""
+        self._forget(cell_id)
+        return [message for turn in self._turns for message in turn.messages]
+
+    def _forget(self, cell_id: str | None) -> None:
+        """A cell that runs again takes its earlier turns back."""
         if cell_id is not None:
             self._turns = [turn for turn in self._turns if turn.cell_id != cell_id]
-        return [message for turn in self._turns for message in turn.messages]
 
     def _check_variables(self, request: RunRequest, executor: Executor) -> None:
         if request.variables and not executor.capabilities.isolated:
