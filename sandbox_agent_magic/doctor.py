@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import SandboxAgentError
-from .settings import Settings
+from .settings import TIERS, Settings
 
 if TYPE_CHECKING:
     from .session import Session
@@ -26,7 +26,7 @@ class Check:
 
 def checks(settings: Settings) -> list[Check]:
     """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider."""
-    return [_python(), _provider(settings), _sandbox(), _model(settings), _front_end()]
+    return [_python(), _provider(settings), _sandbox(settings), _model(settings), _front_end()]
 
 
 def config_text(settings: Settings) -> str:
@@ -51,10 +51,11 @@ def status_text(session: Session) -> str:
     usage = session.usage
     cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
     running = ", ".join(session.running) or "not started"
+    kind = "" if settings.agent_sandbox == TIERS[0] else f", {settings.agent_sandbox}: weaker"
     return "\n".join(
         [
             f"provider      {provider}{f', model {settings.model}' if settings.model else ''}",
-            f"executor      {settings.agent_executor} ({running})",
+            f"executor      {settings.agent_executor}{kind} ({running})",
             f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
             f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
             "more          %agent config, %agent restart, %agent reset, %%agent?",
@@ -90,14 +91,19 @@ def _provider(settings: Settings) -> Check:
     return Check("provider", True, f"{provider.name}, model {provider.model}{listed}")
 
 
-def _sandbox() -> Check:
+def _sandbox(settings: Settings) -> Check:
     """Each launcher with its probes, then one run of a real kernel in it."""
     from .executors import create
     from .sandbox import check
+    from .settings import sandbox_tier
 
-    report = check()
-    probed = [str(attempt) for attempt in report.attempts] + list(report.notes)
-    executor = create("sandbox")
+    try:
+        tier = sandbox_tier(settings)
+    except SandboxAgentError as exc:
+        return Check("sandbox", False, "\n".join(exc.lines()))
+    report = check(tier=tier)
+    probed = [attempt.probed() for attempt in report.attempts] + list(report.notes)
+    executor = create("sandbox", tier=tier)
     try:
         result = executor.execute("1 + 1", timeout_s=30, on_output=lambda _: None)
     except SandboxAgentError as exc:

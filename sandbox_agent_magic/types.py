@@ -239,6 +239,8 @@ class Capabilities:
     """Line that an inserted cell starts with to run there again, such as `%%sandbox`; empty: the reader's kernel."""
     files: bool = True
     install: bool = False
+    label: str = ""
+    """What the reader should know about how it isolates, such as "landlock, weaker"."""
 
 
 class Executor(Protocol):

@@ -124,7 +124,7 @@ class Agent:
             reason=stop.reason,
             provider=self._provider.name,
             model=self._provider.model,
-            executor=self._executor.name,
+            executor=_described(self._executor),
             label=self._provider.traits.label,
             run_id=run_id,
             requests=progress.requests,
@@ -287,3 +287,8 @@ def _mend(conversation: list[Message]) -> None:
     """Answer calls that were left open, so that a provider accepts the conversation next time."""
     for call_id in unanswered_calls(conversation):
         conversation.append(Message("tool", "Interrupted before it ran.", tool_call_id=call_id))
+
+
+def _described(executor: Executor) -> str:
+    label = executor.capabilities.label
+    return f"{executor.name} ({label})" if label else executor.name

@@ -35,13 +35,16 @@ def set_limits(executor: Executor, limits: SandboxLimits) -> None:
         executor.limits = limits
 
 
-def create(name: str, *, workspace: Path | None = None, limits: SandboxLimits | None = None) -> Executor:
+def create(
+    name: str, *, workspace: Path | None = None, limits: SandboxLimits | None = None, tier: str = "bubblewrap"
+) -> Executor:
     """A new executor.
 
     Args:
         name: one of `known()`.
         workspace: folder that the code works in; a temporary one unless given.
         limits: what it may use; not for executors of others.
+        tier: kind of the sandbox, `bubblewrap` or `landlock`.
 
     Raises:
         UsageError: there is none of that name.
@@ -50,7 +53,7 @@ def create(name: str, *, workspace: Path | None = None, limits: SandboxLimits | 
     if name == "sandbox":
         from .sandbox import SandboxExecutor
 
-        return SandboxExecutor(workspace=workspace, limits=limits)
+        return SandboxExecutor(workspace=workspace, limits=limits, tier=tier)
     if name == "local":
         from .local import LocalExecutor
 

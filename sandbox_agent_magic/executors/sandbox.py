@@ -16,7 +16,7 @@ from pathlib import Path
 from .. import scratch
 from ..errors import WorkspaceError
 from ..sandbox import (
-    DATA,
+    BUBBLEWRAP,
     Breach,
     PackageLayer,
     SandboxLimits,
@@ -24,6 +24,7 @@ from ..sandbox import (
     Watchdog,
     refusal,
     sandbox_uid,
+    shown_at,
 )
 from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHook, ProgressHook
 from ..workspace import Snapshot, Workspace
@@ -42,13 +43,13 @@ class SandboxExecutor:
         workspace: folder that the code may read and write; None makes a temporary one, removed at `shutdown`.
         limits: what the sandbox may use.
         cell_timeout_s: an upper bound of every execution's own timeout, seconds.
+        tier: `bubblewrap`, or `landlock`, which is weaker, for machines that forbid namespaces.
 
     Raises:
         WorkspaceError: the folder cannot be a workspace.
     """
 
     name = "sandbox"
-    capabilities = Capabilities(isolated=True, cell_magic="%%sandbox", install=True)
 
     def __init__(
         self,
@@ -56,7 +57,11 @@ class SandboxExecutor:
         workspace: Path | None = None,
         limits: SandboxLimits | None = None,
         cell_timeout_s: float | None = None,
+        tier: str = BUBBLEWRAP,
     ) -> None:
+        label = "" if tier == BUBBLEWRAP else f"{tier}, weaker"
+        self.capabilities = Capabilities(isolated=True, cell_magic="%%sandbox", install=True, label=label)
+        self._tier = tier
         self.owner_pid = os.getpid()
         self.limits = limits or SandboxLimits()
         """A change takes effect with the next start."""
@@ -88,7 +93,7 @@ class SandboxExecutor:
     def layer(self) -> PackageLayer:
         """The packages that were installed for this workspace."""
         if self._layer is None:
-            self._layer = PackageLayer(self._folder, uid=self._uid)
+            self._layer = PackageLayer(self._folder, uid=self._uid, tier=self._tier)
         return self._layer
 
     def start(self) -> None:
@@ -118,8 +123,8 @@ class SandboxExecutor:
             watchdog.close()
         workspace, self._workspace = self._workspace, None
         if workspace is not None:
-            for name in self._shown:
-                workspace.unlink(name, f"{DATA}/{name}")
+            for name, path in self._shown.items():
+                workspace.unlink(name, shown_at(self._tier, name, path))
             workspace.close()
         self._shown, self._launched = {}, False
         layer, self._layer = self._layer, None
@@ -147,7 +152,7 @@ class SandboxExecutor:
                 self._watchdog.grant(copied.size)
             return copied
         self._shown[name] = source.resolve()
-        self.workspace.link(name, f"{DATA}/{name}")
+        self.workspace.link(name, shown_at(self._tier, name, self._shown[name]))
         return FileInfo(name, info.st_size)
 
     def get_file(self, name: str, destination: Path) -> None:
@@ -186,6 +191,7 @@ class SandboxExecutor:
             uid=self._uid,
             layer=self.layer.path,
             files={name: path for name, path in self._shown.items() if path.is_file()},
+            tier=self._tier,
         )
         watchdog.watch(process)
         return process

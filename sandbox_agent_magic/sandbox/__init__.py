@@ -1,16 +1,16 @@
 """Isolation on this machine: bubblewrap, a system call filter, limits, and the proof that they hold."""
 
-from .bubblewrap import DATA
 from .canary import Attempt, refusal
 from .check import SandboxReport, check
 from .distributions import distribution_of, missing_module, requirements
 from .limits import SandboxLimits
 from .packages import PackageLayer
-from .process import SandboxProcess, sandbox_uid
+from .process import BUBBLEWRAP, LANDLOCK, SandboxProcess, sandbox_uid, shown_at
 from .watchdog import Breach, Watchdog
 
 __all__ = [
-    "DATA",
+    "BUBBLEWRAP",
+    "LANDLOCK",
     "check",
     "distribution_of",
     "missing_module",
@@ -24,4 +24,5 @@ __all__ = [
     "SandboxReport",
     "Watchdog",
     "sandbox_uid",
+    "shown_at",
 ]

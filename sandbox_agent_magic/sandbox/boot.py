@@ -40,8 +40,12 @@ class Configuration(TypedDict):
     """To the errors that a limit raises: `memory`, `processes`, `file`, `tmp`, `text`."""
     text_chars: int
     """What a cell may print: half from its head and nearly as much from its tail are passed on."""
+    probes: list[str]
+    """Those of `PROBES` that have to fail."""
     bait_port: int
     bait_file: str
+    bait_socket: str
+    bait_pid: int
     closed_folders: list[str]
     layer: str
     """Where installed packages appear; empty where there are none."""
@@ -65,12 +69,12 @@ def probe_network(config: Configuration) -> str:
         return "connected to a port of the host"
     except OSError:
         pass
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
-        try:
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.connect(("192.0.2.1", 9))  # sends nothing; only asks for a route
             return "there is a route to other machines"
-        except OSError:
-            return ""
+    except OSError:
+        return ""
 
 
 def probe_read(config: Configuration) -> str:
@@ -97,11 +101,31 @@ def probe_user_namespace(_: Configuration) -> str:
     return "made a user namespace" if ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0 else ""
 
 
+def probe_host_process(config: Configuration) -> str:
+    try:
+        os.kill(config["bait_pid"], 0)
+        return "could send a signal to a process of the host"
+    except OSError:
+        return ""
+
+
+def probe_host_socket(config: Configuration) -> str:
+    try:
+        with socket.socket(socket.AF_UNIX) as unix:
+            unix.connect(config["bait_socket"])
+            return "connected to a socket of the host"
+    except OSError:
+        return ""
+
+
 PROBES = {
     "network": probe_network,
     "read outside": probe_read,
     "write outside": probe_write,
     "nested user namespace": probe_user_namespace,
+    # Where all processes share one numbering, and see the same files.
+    "host process": probe_host_process,
+    "host socket": probe_host_socket,
 }
 
 
@@ -296,7 +320,7 @@ def main() -> None:
     with channel, channel.makefile("rwb") as lines:
         config: Configuration = json.loads(lines.readline())
         set_limits(config["limits"])
-        findings = {name: probe(config) for name, probe in PROBES.items()}
+        findings = {name: PROBES[name](config) for name in config["probes"]}
         lines.write(json.dumps(findings).encode() + b"\n")
         lines.flush()
     if config["kernel"] and not any(findings.values()):

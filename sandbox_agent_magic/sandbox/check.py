@@ -12,7 +12,7 @@ from pathlib import Path
 from ..errors import SandboxUnavailable
 from .canary import Attempt, refusal
 from .limits import SandboxLimits
-from .process import launchers, sandbox_uid
+from .process import BUBBLEWRAP, launchers, sandbox_uid
 from .trial import Trial, Wish
 
 
@@ -25,6 +25,8 @@ class SandboxReport:
     notes: tuple[str, ...]
     """Launchers that were not tried, and why."""
 
+    tier: str = BUBBLEWRAP
+
     @property
     def chosen(self) -> Attempt | None:
         """The first that holds: what the executor uses."""
@@ -33,17 +35,18 @@ class SandboxReport:
     @property
     def refusal(self) -> SandboxUnavailable | None:
         """The error that the executor would raise."""
-        return None if self.chosen else refusal(self.attempts, self.notes)
+        return None if self.chosen else refusal(self.attempts, self.notes, tier=self.tier)
 
 
-def check(*, timeout_s: float = 10.0) -> SandboxReport:
+def check(*, tier: str = BUBBLEWRAP, timeout_s: float = 10.0) -> SandboxReport:
     """Probe a sandbox of every launcher, without a kernel; takes about 0.1 s each.
 
     Args:
+        tier: `bubblewrap` or `landlock`.
         timeout_s: for each launcher, seconds.
     """
     uid = sandbox_uid()
-    found, notes = launchers(uid)
+    found, notes = launchers(uid, tier)
     attempts: list[Attempt] = []
     with tempfile.TemporaryDirectory(prefix="sandbox-check-") as folder:
         if uid is not None:
@@ -59,7 +62,7 @@ def check(*, timeout_s: float = 10.0) -> SandboxReport:
                 attempts.append(_wait(trial, time.monotonic() + timeout_s))
             finally:
                 trial.discard()
-    return SandboxReport(tuple(attempts), tuple(notes))
+    return SandboxReport(tuple(attempts), tuple(notes), tier)
 
 
 def _wait(trial: Trial, deadline: float) -> Attempt:

@@ -17,11 +17,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ExecutorError
-from . import bubblewrap, pip_box, seccomp
+from . import pip_box
 from .canary import refusal
 from .distributions import canonical, name_only, requirements
-from .process import launchers
-from .trial import pipe, temp_folder
+from .plan import pipe
+from .process import BUBBLEWRAP, launchers
+from .trial import end_process, temp_folder
 
 _TIMEOUT_S = 900.0
 _USERINFO = re.compile(r"//[^/@\s]*@")
@@ -34,10 +35,12 @@ class PackageLayer:
     Args:
         workspace: a folder that stays: so does its layer, in the reader's cache folder. None: it goes at `close`.
         uid: as root, the user that the sandbox runs as.
+        tier: kind of the sandbox that pip runs in.
     """
 
-    def __init__(self, workspace: Path | None, *, uid: int | None) -> None:
+    def __init__(self, workspace: Path | None, *, uid: int | None, tier: str = BUBBLEWRAP) -> None:
         self._uid = uid
+        self._tier = tier
         self._temporary = workspace is None
         if workspace is None:
             self.path = Path(tempfile.mkdtemp(prefix="sandbox-packages-", dir=temp_folder(uid)))
@@ -116,33 +119,21 @@ class PackageLayer:
 
     def _run(self, folder: Path, wanted: list[str]) -> dict[str, object]:
         """Let pip work in its sandbox; returns what it reports."""
-        found, notes = launchers(self._uid)
+        found, notes = launchers(self._uid, self._tier)
         launcher = next(found, None)
         if launcher is None:
-            raise refusal([], notes)
-        argument = json.dumps({"work": pip_box.WORK, "layer": bubblewrap.LAYER, "requirements": wanted})
+            raise refusal([], notes, tier=self._tier)
+        box = pip_box.PipBox(folder / "work", self.path, self._uid, folder / "stage")
         with contextlib.ExitStack() as closing:
-            seccomp_fd = pipe(closing, seccomp.program(os.uname().machine))
-            passwd_fd = pipe(closing, bubblewrap.PASSWD)
-            command = pip_box.command(
-                launcher,
-                pip_box.configuration(),
-                uid=self._uid,
-                stage=folder / "stage",
-                work=folder / "work",
-                layer=self.path,
-                seccomp_fd=seccomp_fd,
-                passwd_fd=passwd_fd,
-                argument=argument,
-            )
+            start = pip_box.start(launcher, pip_box.configuration(), box, wanted, closing)
             process = subprocess.Popen(
-                command,
+                start.arguments,
                 stdin=pipe(closing, Path(__file__).with_name("pip_inside.py").read_bytes()),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=[seccomp_fd, passwd_fd],
+                pass_fds=start.descriptors,
                 cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
+                env=start.environment,
                 start_new_session=True,
             )
         late = False
@@ -151,8 +142,7 @@ class PackageLayer:
         except subprocess.TimeoutExpired:
             late = True
         finally:
-            process.kill()
-            process.wait()
+            end_process(process, supervised=launcher.supervised)
         if late:
             raise _failed(wanted, f"it took longer than {_TIMEOUT_S:g} seconds")
         try:

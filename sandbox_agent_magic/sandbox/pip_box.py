@@ -8,16 +8,20 @@ in here that could read them.
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from . import bubblewrap
+from . import bubblewrap, landlock, seccomp
+from .limits import SandboxLimits
+from .plan import Launcher, Plan, Start, environment_folders, interpreter, pipe
 
 WORK = "/box"
 _HOME = "/tmp/home"  # noqa: S108 - inside, where it is the sandbox's own
@@ -110,65 +114,85 @@ def _libraries(folders: Sequence[Path]) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": os.pathsep.join(found)} if found else {}
 
 
-def command(
-    launcher: bubblewrap.Launcher,
-    config: PipConfiguration,
-    *,
-    uid: int | None,
-    stage: Path,
-    work: Path,
-    layer: Path,
-    seccomp_fd: int,
-    passwd_fd: int,
-    argument: str,
-) -> list[str]:
-    """The command line that runs `pip_inside.py`, read from stdin.
+@dataclass(frozen=True, slots=True)
+class PipBox:
+    """Where pip works."""
 
-    Args:
-        launcher: the bwrap binary.
-        config: pip's.
-        uid: as root, the user to run as.
-        stage: as root, an empty folder that all can enter.
-        work: the one folder it may write to; seen as `WORK`.
-        layer: what was installed before, read-only.
-        seccomp_fd: the system call filter.
-        passwd_fd: a passwd file.
-        argument: for the script.
-    """
-    folders = bubblewrap.environment_folders()
+    work: Path
+    """The one folder that it may write to."""
+    layer: Path
+    """What was installed before, read-only."""
+    uid: int | None
+    """As root, the user to run as."""
+    stage: Path
+    """As root, an empty folder that all can enter."""
+
+
+def start(
+    launcher: Launcher, config: PipConfiguration, box: PipBox, wanted: Sequence[str], closing: ExitStack
+) -> Start:
+    """How to start `pip_inside.py`, given on stdin, for the requirements `wanted`, in `launcher`'s kind of sandbox."""
+    folders = environment_folders()
     shown = [path for path in config.paths if not any(path.is_relative_to(folder) for folder in folders)]
+    plan = Plan(
+        workspace=box.work,
+        limits=SandboxLimits(),
+        folders=folders,
+        tmp=box.work / "tmp",
+        uid=box.uid,
+        stage=box.stage,
+        layer=box.layer,
+        files={str(path): path for path in shown},
+    )
+    if isinstance(launcher, landlock.Launcher):
+        request = json.dumps({"work": str(box.work), "layer": str(box.layer), "requirements": wanted})
+        environment = _variables(config, folders, work=str(box.work), home=str(box.work / "tmp"))
+        return Start(launcher.networked(plan, [*_SYSTEM, *map(str, shown)], [request]), environment)
+    assert isinstance(launcher, bubblewrap.Launcher)  # noqa: S101 - there is no third kind
+    request = json.dumps({"work": WORK, "layer": bubblewrap.LAYER, "requirements": wanted})
+    return _in_bubblewrap(launcher, plan, _variables(config, folders, work=WORK, home=_HOME), request, closing)
 
-    def build(program: str, staged: Mapping[Path, Path]) -> list[str]:
-        # fmt: off
-        arguments = [
-            program, "--unshare-all", "--share-net", "--unshare-user", "--disable-userns",
-            "--uid", str(bubblewrap.INSIDE_UID), "--gid", str(bubblewrap.INSIDE_UID), "--hostname", "pip",
-            "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
-            "--proc", "/proc", "--dev", "/dev", "--size", str(16 << 20), "--tmpfs", "/tmp", "--dir", _HOME,  # noqa: S108
-        ]
-        # fmt: on
-        arguments += bubblewrap.system(folders, staged)
-        for name in _SYSTEM:
-            arguments += ["--ro-bind-try", name, name]
-        for path in shown:
-            arguments += ["--ro-bind", str(staged.get(path, path)), str(path)]
-        arguments += ["--ro-bind", str(staged.get(layer, layer)), bubblewrap.LAYER]
-        arguments += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
-        arguments += ["--bind", str(staged.get(work, work)), WORK, "--chdir", WORK, "--remount-ro", "/"]
-        variables = {
-            "PIP_RETRIES": "1",
-            **config.variables,
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": _HOME,
-            "TMPDIR": f"{WORK}/tmp",  # noqa: S108
-            "LANG": "C.UTF-8",
-            "PIP_CONFIG_FILE": os.devnull,
-            "PIP_CACHE_DIR": f"{WORK}/cache",
-            "PIP_KEYRING_PROVIDER": "disabled",
-            **_libraries(folders),
-        }
-        for name, value in variables.items():
-            arguments += ["--setenv", name, value]
-        return [*arguments, "--seccomp", str(seccomp_fd), "--", sys.executable, "-P", "-", argument]
 
-    return bubblewrap.as_user(launcher, uid, stage, [*folders, work, layer, *shown], build)
+def _variables(config: PipConfiguration, folders: Sequence[Path], *, work: str, home: str) -> dict[str, str]:
+    """pip's whole environment."""
+    return {
+        "PIP_RETRIES": "1",
+        **config.variables,
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": home,
+        "TMPDIR": f"{work}/tmp",  # noqa: S108
+        "LANG": "C.UTF-8",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_CACHE_DIR": f"{work}/cache",
+        "PIP_KEYRING_PROVIDER": "disabled",
+        **_libraries(folders),
+    }
+
+
+def _in_bubblewrap(
+    launcher: bubblewrap.Launcher, plan: Plan, variables: Mapping[str, str], request: str, closing: ExitStack
+) -> Start:
+    user, program, staged = bubblewrap.as_user(launcher, plan.uid, plan.stage, plan.hidden())
+    seccomp_fd = pipe(closing, seccomp.program(os.uname().machine))
+    passwd_fd = pipe(closing, bubblewrap.PASSWD)
+    # fmt: off
+    command = [
+        program, "--unshare-all", "--share-net", "--unshare-user", "--disable-userns",
+        "--uid", str(bubblewrap.INSIDE_UID), "--gid", str(bubblewrap.INSIDE_UID), "--hostname", "pip",
+        "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
+        "--proc", "/proc", "--dev", "/dev", "--size", str(16 << 20), "--tmpfs", "/tmp", "--dir", _HOME,  # noqa: S108
+    ]
+    # fmt: on
+    command += bubblewrap.system(plan.folders, staged)
+    for name in _SYSTEM:
+        command += ["--ro-bind-try", name, name]
+    for path in plan.files.values():
+        command += ["--ro-bind", str(staged.get(path, path)), str(path)]
+    if plan.layer:
+        command += ["--ro-bind", str(staged.get(plan.layer, plan.layer)), bubblewrap.LAYER]
+    command += ["--ro-bind-data", str(passwd_fd), "/etc/passwd"]
+    command += ["--bind", str(staged.get(plan.workspace, plan.workspace)), WORK, "--chdir", WORK, "--remount-ro", "/"]
+    for name, value in variables.items():
+        command += ["--setenv", name, value]
+    command += ["--seccomp", str(seccomp_fd), "--", str(interpreter()), "-P", "-", request]
+    return Start([*user, *command], {"PATH": os.environ.get("PATH", os.defpath)}, (seccomp_fd, passwd_fd))

@@ -8,16 +8,19 @@ import select
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ExecutorTimeout
-from . import bubblewrap, seccomp
+from . import bubblewrap, landlock, seccomp
 from .canary import Attempt, refusal
 from .limits import SandboxLimits
+from .plan import Launcher
 from .trial import Trial, Wish
 
-_chosen: bubblewrap.Launcher | None = None
+BUBBLEWRAP, LANDLOCK = "bubblewrap", "landlock"
+"""Tiers: a sandbox of namespaces, and the weaker one without."""
+_chosen: Launcher | None = None
 """The launcher that held first in this process; later starts try it first (and probe again)."""
 
 
@@ -68,6 +71,7 @@ class SandboxProcess:
         kernel: False runs the probes alone, for reports.
         layer: folder of installed packages, seen read-only.
         files: big files of the reader, seen read-only under these names.
+        tier: `bubblewrap` or `landlock`.
 
     Raises:
         SandboxUnavailable: nothing could be started.
@@ -82,13 +86,15 @@ class SandboxProcess:
         kernel: bool = True,
         layer: Path | None = None,
         files: Mapping[str, Path] | None = None,
+        tier: str = BUBBLEWRAP,
     ) -> None:
         key = secrets.token_hex(32)
         self.key = key.encode()
         self.attempts: list[Attempt] = []
         """One per launcher that was tried, the last one being the one that holds."""
         self._wish = Wish(workspace, limits, uid, kernel, key, layer, dict(files or {}))
-        self._launchers, self._notes = launchers(uid)
+        self._tier = tier
+        self._launchers, self._notes = launchers(uid, tier)
         self._started = False
         self._trial = self._next()
 
@@ -154,6 +160,11 @@ class SandboxProcess:
         self._trial.end_others()
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of the host's disk, beside the workspace, that it writes to."""
+        return (self._trial.tmp,)
+
+    @property
     def pid(self) -> int:
         """The id of the process whose descendants are the sandbox; 0 where there is none."""
         return self._trial.pid
@@ -169,17 +180,24 @@ class SandboxProcess:
                 return Trial(launcher, self._wish)
             except OSError as error:
                 self.attempts.append(Attempt(str(launcher), failure=str(error)))
-        raise refusal(self.attempts, self._notes)
+        raise refusal(self.attempts, self._notes, tier=self._tier)
 
 
-def launchers(uid: int | None) -> tuple[Iterator[bubblewrap.Launcher], list[str]]:
+def launchers(uid: int | None, tier: str = BUBBLEWRAP) -> tuple[Iterator[Launcher], list[str]]:
     """What can be tried here, best first; and why other things cannot."""
     if sys.platform != "linux":
         return iter([]), []
     if os.uname().machine not in seccomp.machines():
         return iter([]), [f"there is no system call filter for {os.uname().machine}"]
-    missing = [name for name in ("setpriv", "unshare", "mount") if uid is not None and shutil.which(name) is None]
+    needed = ("unshare", "mount") if tier == LANDLOCK else ("setpriv", "unshare", "mount")
+    missing = [name for name in needed if uid is not None and shutil.which(name) is None]
     if missing:
         return iter([]), [f"as root it needs {', '.join(missing)} (package util-linux)"]
-    found, notes = bubblewrap.find()
+    found: Sequence[Launcher]
+    found, notes = landlock.find() if tier == LANDLOCK else bubblewrap.find()
     return iter(sorted(found, key=lambda launcher: launcher != _chosen)), notes
+
+
+def shown_at(tier: str, name: str, path: Path) -> str:
+    """Where a big file of the reader at `path`, named `name`, is seen inside."""
+    return str(path) if tier == LANDLOCK else f"{bubblewrap.DATA}/{name}"

@@ -1,7 +1,7 @@
 """The system call filter, as the bytes that `bwrap --seccomp FD` reads.
 
 Namespaces already hide what a process could reach; the filter takes away the kernel's corners where sandboxes used to
-break: mounting, tracing, key rings, BPF, io_uring, new namespaces. One table serves both machines.
+break: mounting, tracing, key rings, BPF, io_uring, new namespaces. One table (`syscalls`) serves both machines.
 """
 
 from __future__ import annotations
@@ -10,71 +10,13 @@ import errno
 import struct
 from typing import NamedTuple
 
-# name: (x86_64, aarch64); None where the machine has no such call
-_DENIED: dict[str, tuple[int | None, int | None]] = {
-    "mount": (165, 40),
-    "umount2": (166, 39),
-    "pivot_root": (155, 41),
-    "chroot": (161, 51),
-    "setns": (308, 268),
-    "unshare": (272, 97),
-    "open_tree": (428, 428),
-    "open_tree_attr": (467, 467),
-    "move_mount": (429, 429),
-    "fsopen": (430, 430),
-    "fsconfig": (431, 431),
-    "fsmount": (432, 432),
-    "fspick": (433, 433),
-    "mount_setattr": (442, 442),
-    "open_by_handle_at": (304, 265),
-    "name_to_handle_at": (303, 264),
-    "ptrace": (101, 117),
-    "process_vm_readv": (310, 270),
-    "process_vm_writev": (311, 271),
-    "process_madvise": (440, 440),
-    "pidfd_getfd": (438, 438),
-    "kcmp": (312, 272),
-    "add_key": (248, 217),
-    "request_key": (249, 218),
-    "keyctl": (250, 219),
-    "bpf": (321, 280),
-    "perf_event_open": (298, 241),
-    "userfaultfd": (323, 282),
-    "io_uring_setup": (425, 425),
-    "io_uring_enter": (426, 426),
-    "io_uring_register": (427, 427),
-    # memory that no rlimit counts
-    "memfd_create": (319, 279),
-    "memfd_secret": (447, 447),
-    "shmget": (29, 194),
-    "msgget": (68, 186),
-    "semget": (64, 190),
-    "mq_open": (240, 180),
-    "mbind": (237, 235),
-    "migrate_pages": (256, 238),
-    "move_pages": (279, 239),
-    "init_module": (175, 105),
-    "finit_module": (313, 273),
-    "delete_module": (176, 106),
-    "kexec_load": (246, 104),
-    "kexec_file_load": (320, 294),
-    "reboot": (169, 142),
-    "swapon": (167, 224),
-    "swapoff": (168, 225),
-    "quotactl": (179, 60),
-    "quotactl_fd": (443, 443),
-    "acct": (163, 89),
-    "syslog": (103, 116),
-    "settimeofday": (164, 170),
-    "clock_settime": (227, 112),
-    "adjtimex": (159, 171),
-    "personality": (135, 92),
-    "vhangup": (153, 58),
-    "lookup_dcookie": (212, 18),
-    "iopl": (172, None),
-    "ioperm": (173, None),
-    "modify_ldt": (154, None),
-}
+from .syscalls import (
+    DENIED,
+    DENIED_FOR_OTHERS,
+    DENIED_WITHOUT_NAMESPACES,
+    IGNORED_FOR_OTHERS,
+    IGNORED_WITHOUT_NAMESPACES,
+)
 
 
 class _Machine(NamedTuple):
@@ -83,22 +25,30 @@ class _Machine(NamedTuple):
     clone: int
     clone3: int
     socket: int
+    socketpair: int
     ioctl: int
+    fcntl: int
 
 
 _MACHINES = {
-    "x86_64": _Machine(column=0, audit=0xC000003E, clone=56, clone3=435, socket=41, ioctl=16),
-    "aarch64": _Machine(column=1, audit=0xC00000B7, clone=220, clone3=435, socket=198, ioctl=29),
+    "x86_64": _Machine(column=0, audit=0xC000003E, clone=56, clone3=435, socket=41, socketpair=53, ioctl=16, fcntl=72),
+    "aarch64": _Machine(
+        column=1, audit=0xC00000B7, clone=220, clone3=435, socket=198, socketpair=199, ioctl=29, fcntl=25
+    ),
 }
 
-_LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENT_0, _AT_ARGUMENT_1 = 0, 4, 16, 24  # offsets in struct seccomp_data
+_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 _X32_BIT = 0x40000000
 _CLONE_NEW = 0x7E020000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
+_FILE_ATTRIBUTES = (0x40086602, 0x40046602, 0x40087602, 0x401C5820)
+"""FS_IOC_SETFLAGS, its 32-bit form, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR: they change a file open for reading."""
+_F_SETLEASE = 1024
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
+_SOCKET_KIND, _SOCK_STREAM, _SOCK_SEQPACKET = 0xF, 1, 5
 
 _Instruction = tuple[int, int, int, int]
 
@@ -108,60 +58,114 @@ def machines() -> tuple[str, ...]:
     return tuple(_MACHINES)
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, *, namespaces: bool = True) -> bytes:
     """The filter for `machine` as an array of `struct sock_filter`.
+
+    Args:
+        machine: as `os.uname().machine` names it.
+        namespaces: whether the sandbox has namespaces of its own; without, more is denied.
 
     Raises:
         KeyError: there is no filter for this machine.
     """
     m = _MACHINES[machine]
-    code: list[_Instruction] = []
-
-    def put(operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
-        """Jumps count the instructions to skip."""
-        code.append((operation, if_true, if_false, value))
-
-    def refuse(error: int) -> None:
-        put(_RETURN, _ERRNO | error)
-
-    put(_LOAD, _AT_ARCHITECTURE)
-    put(_EQUAL, m.audit, 1, 0)
-    put(_RETURN, _KILL)  # 32-bit calls have other numbers
-    put(_LOAD, _AT_NUMBER)
+    code = _Code()
+    code.put(_LOAD, _AT_ARCHITECTURE)
+    code.put(_EQUAL, m.audit, 1, 0)
+    code.put(_RETURN, _KILL)  # 32-bit calls have other numbers
+    code.put(_LOAD, _AT_NUMBER)
     if machine == "x86_64":
-        put(_AT_LEAST, _X32_BIT, 0, 1)
-        put(_RETURN, _KILL)
-    for numbers in _DENIED.values():
-        number = numbers[m.column]
-        if number is not None:
-            put(_EQUAL, number, 0, 1)
-            refuse(errno.EPERM)
-
+        code.put(_AT_LEAST, _X32_BIT, 0, 1)
+        code.put(_RETURN, _KILL)
+    denied = DENIED if namespaces else DENIED | DENIED_WITHOUT_NAMESPACES
+    for numbers in denied.values():
+        code.answer(numbers[m.column], errno.EPERM)
     # clone3 hides its flags behind a pointer; without it glibc falls back to clone.
-    put(_EQUAL, m.clone3, 0, 1)
-    refuse(errno.ENOSYS)
-    put(_EQUAL, m.clone, 0, 4)
-    put(_LOAD, _AT_ARGUMENT_0)
-    put(_ANY_BIT, _CLONE_NEW, 0, 1)
-    refuse(errno.EPERM)
-    put(_RETURN, _ALLOW)
-
+    code.answer(m.clone3, errno.ENOSYS)
+    code.check(m.clone, 0, errno.EPERM, any_bit=_CLONE_NEW)
     # Typing into the terminal that the sandbox was started from.
-    put(_EQUAL, m.ioctl, 0, 5)
-    put(_LOAD, _AT_ARGUMENT_1)
-    put(_EQUAL, _TIOCSTI, 1, 0)
-    put(_EQUAL, _TIOCLINUX, 0, 1)
-    refuse(errno.EPERM)
-    put(_RETURN, _ALLOW)
+    requests = (_TIOCSTI, _TIOCLINUX) if namespaces else (_TIOCSTI, _TIOCLINUX, *_FILE_ATTRIBUTES)
+    code.check(m.ioctl, 1, errno.EPERM, refused=requests)
+    if namespaces:
+        # The network namespace is empty, so IP is harmless; netlink, packet, vsock and the rest are not needed.
+        # EOPNOTSUPP, not EAFNOSUPPORT: libzmq aborts on the latter (src/ip_resolver.cpp).
+        code.check(m.socket, 0, errno.EOPNOTSUPP, allowed=(_AF_UNIX, _AF_INET, _AF_INET6))
+    else:
+        _without_namespaces(code, m)
+    code.put(_RETURN, _ALLOW)
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code.instructions)
 
-    # The network namespace is empty, so IP is harmless; netlink, packet, vsock and the rest are not needed.
-    # EOPNOTSUPP, not EAFNOSUPPORT: libzmq aborts on the latter (src/ip_resolver.cpp).
-    put(_EQUAL, m.socket, 0, 5)
-    put(_LOAD, _AT_ARGUMENT_0)
-    put(_EQUAL, _AF_UNIX, 3, 0)
-    put(_EQUAL, _AF_INET, 2, 0)
-    put(_EQUAL, _AF_INET6, 1, 0)
-    refuse(errno.EOPNOTSUPP)
-    put(_RETURN, _ALLOW)
 
-    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+def _without_namespaces(code: _Code, m: _Machine) -> None:
+    """What else is needed where the host's network and its processes are in reach."""
+    for numbers in IGNORED_WITHOUT_NAMESPACES.values():
+        code.answer(numbers[m.column], 0)
+    for numbers in IGNORED_FOR_OTHERS.values():
+        code.check(numbers[m.column], 0, 0, allowed=(0,))
+    for numbers in DENIED_FOR_OTHERS.values():
+        code.check(numbers[m.column], 0, errno.EPERM, allowed=(0,))
+    code.check(m.fcntl, 1, errno.EPERM, refused=(_F_SETLEASE,))
+    # Pairs and nothing else; a datagram socket could be sent to any name without `connect`.
+    for number in (m.socket, m.socketpair):
+        code.check(number, 1, errno.EOPNOTSUPP, mask=_SOCKET_KIND, allowed=(_SOCK_STREAM, _SOCK_SEQPACKET), ends=False)
+        code.check(number, 0, errno.EOPNOTSUPP, allowed=(_AF_UNIX,))
+
+
+class _Code:
+    """The filter as it grows. Between two checks the accumulator holds the call's number."""
+
+    def __init__(self) -> None:
+        self.instructions: list[_Instruction] = []
+
+    def put(self, operation: int, value: int, if_true: int = 0, if_false: int = 0) -> None:
+        """Jumps count the instructions to skip."""
+        self.instructions.append((operation, if_true, if_false, value))
+
+    def answer(self, number: int | None, error: int) -> None:
+        """The call `number` is not made; it returns `error`, or success if that is 0."""
+        if number is not None:
+            self.put(_EQUAL, number, 0, 1)
+            self.put(_RETURN, _ERRNO | error)
+
+    def check(
+        self,
+        number: int | None,
+        argument: int,
+        error: int,
+        *,
+        mask: int = 0,
+        any_bit: int = 0,
+        refused: tuple[int, ...] = (),
+        allowed: tuple[int, ...] = (),
+        ends: bool = True,
+    ) -> None:
+        """The call `number` returns `error`, depending on the low 32 bits of one of its arguments.
+
+        Args:
+            number: of the call; None where there is none.
+            argument: which, from 0.
+            error: what it returns.
+            mask: the bits that count; 0: all.
+            any_bit: refused is what has one of these bits.
+            refused: refused is one of these values.
+            allowed: refused is any other than these values.
+            ends: a call that is not refused is allowed; otherwise further checks follow.
+        """
+        if number is None:
+            return
+        body: list[_Instruction] = [(_LOAD, 0, 0, _AT_ARGUMENTS + 8 * argument)]
+        if mask:
+            body.append((_AND, 0, 0, mask))
+        if any_bit:
+            body.append((_ANY_BIT, 0, 1, any_bit))
+        values = refused or allowed
+        for index, value in enumerate(values):
+            left = len(values) - 1 - index
+            if refused:
+                body.append((_EQUAL, left, 0 if left else 1, value))
+            else:
+                body.append((_EQUAL, left + 1, 0, value))
+        body.append((_RETURN, 0, 0, _ERRNO | error))
+        body.append((_RETURN, 0, 0, _ALLOW) if ends else (_LOAD, 0, 0, _AT_NUMBER))
+        self.put(_EQUAL, number, 0, len(body))
+        self.instructions += body

@@ -18,14 +18,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import scratch
-from . import bubblewrap, seccomp, usage
+from . import usage
 from .canary import Attempt
-from .limits import SandboxLimits, counted_tasks
+from .limits import SandboxLimits, counted_tasks, tasks_of
+from .plan import Launcher, Plan, environment_folders, open_to_all, pipe
 
 _MAX_SOCKET_PATH = 107
 _MAX_REPORT_BYTES = 64 << 10
 _CREDENTIALS = struct.Struct("3i")
 _END_S = 0.5
+_SUPERVISOR_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,7 @@ class Trial:
         OSError: it could not be started.
     """
 
-    def __init__(self, launcher: bubblewrap.Launcher, wish: Wish) -> None:
+    def __init__(self, launcher: Launcher, wish: Wish) -> None:
         self.launcher = launcher
         self.folder, self._mark = scratch.make("sbx", folder=temp_folder(wish.uid))
         self.pidfd = -1
@@ -75,56 +77,71 @@ class Trial:
     def _launch(self, wish: Wish) -> socket.socket:
         """Start the process; returns our end of the channel that it reports on."""
         self.folder.chmod(0o711)
-        for name, mode in (("s", 0o700), ("stage", 0o755), ("bait", 0o755)):
+        for name, mode in (("s", 0o700), ("stage", 0o755), ("bait", 0o755), ("tmp", 0o700), ("tmp/home", 0o700)):
             (self.folder / name).mkdir()
             (self.folder / name).chmod(mode)
         bait = self.folder / "bait"
         (bait / "file").touch(0o644)
         if wish.uid is not None:
-            os.chown(bait, wish.uid, wish.uid)
+            for folder in (bait, self.tmp, self.tmp / "home"):
+                os.chown(folder, wish.uid, wish.uid)
         ours, theirs = socket.socketpair()
         self._closing.enter_context(ours)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         bait_server = self._closing.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._closing.enter_context(_listener(bait / "socket"))
+        (bait / "socket").chmod(0o777)
         with theirs, contextlib.ExitStack() as closing:
             listeners = [closing.enter_context(_listener(self.folder / "s" / name)) for name in ("shell", "iopub")]
-            plan = bubblewrap.Plan(
+            plan = Plan(
                 workspace=wish.workspace,
                 limits=wish.limits,
-                folders=bubblewrap.environment_folders(),
-                seccomp_fd=pipe(closing, seccomp.program(os.uname().machine)),
-                passwd_fd=pipe(closing, bubblewrap.PASSWD),
-                channel_fd=theirs.fileno(),
+                folders=environment_folders(),
+                tmp=self.tmp,
                 uid=wish.uid,
                 stage=self.folder / "stage",
                 layer=wish.layer,
                 files=wish.files,
             )
+            start = self.launcher.start(plan, [str(theirs.fileno())], closing)
+            layer = self.launcher.layer(plan)
+            closed = ["/", "/usr", "/etc", "/dev", str(bait), *map(str, plan.folders)]
+            if self.launcher.supervised:  # else it is not there, or is in the sandbox's own /tmp
+                closed.append(str(Path.home()))
             configuration = {
                 "key": wish.key,
                 "kernel": wish.kernel,
                 "listeners": [listener.fileno() for listener in listeners],
-                "limits": wish.limits.rlimits(other_tasks=counted_tasks() if wish.uid is None else 0),
+                "limits": wish.limits.rlimits(other_tasks=self._other_tasks(wish)),
                 "hints": wish.limits.hints(),
                 "text_chars": wish.limits.outputs.text_bytes,
+                "probes": self.launcher.probes,
                 "bait_port": bait_server.getsockname()[1],
                 "bait_file": str(bait / "file"),
-                "layer": bubblewrap.LAYER if plan.layer else "",
-                "closed_folders": ["/", "/usr", "/etc", "/dev", bubblewrap.LAYER, str(bait), *map(str, plan.folders)],
+                "bait_socket": str(bait / "socket"),
+                "bait_pid": os.getpid(),
+                "layer": layer,
+                "closed_folders": [*closed, layer] if layer else closed,
             }
             ours.sendall(json.dumps(configuration).encode() + b"\n")
             self._process = subprocess.Popen(
-                bubblewrap.command(self.launcher, plan),
+                start.arguments,
                 stdin=pipe(closing, (Path(__file__).parent / "boot.py").read_bytes()),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=[plan.seccomp_fd, plan.passwd_fd, plan.channel_fd, *map(socket.socket.fileno, listeners)],
+                pass_fds=[*start.descriptors, theirs.fileno(), *map(socket.socket.fileno, listeners)],
                 cwd="/",
-                env={"PATH": os.environ.get("PATH", os.defpath)},
-                start_new_session=True,  # a terminal's Ctrl-C is for us to pass on, not for bubblewrap to die of
+                env=start.environment,
+                start_new_session=True,  # a terminal's Ctrl-C is for us to pass on, not for the launcher to die of
             )
         self.pidfd = os.pidfd_open(self._process.pid)
         return ours
+
+    def _other_tasks(self, wish: Wish) -> int:
+        """Tasks outside of the sandbox that its limit of processes counts too."""
+        if wish.uid is not None:
+            return 0
+        return tasks_of(os.getuid()) if self.launcher.supervised else counted_tasks()
 
     def receive(self) -> bool:
         """Read a piece of the report; True when there is no more."""
@@ -151,7 +168,8 @@ class Trial:
             return Attempt(name, failure=self.last_words())
         if self._kernel_pidfd < 0:
             return Attempt(name, failure="its process cannot be found, so it could not be interrupted")
-        return Attempt(name, findings={str(key): str(value) for key, value in findings.items()})
+        found = {str(key): str(value) for key, value in findings.items()}
+        return Attempt(name, findings=found, probes=self.launcher.probes)
 
     def last_words(self) -> str:
         """Kill it and say what it wrote before, at most one line."""
@@ -187,15 +205,15 @@ class Trial:
         Bubblewrap's child does that only after its parent has written its user map: killed in between, the parent
         would leave a child behind that waits for ever. Until then both are in one process group.
         """
-        if self._process is not None and self._process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process is not None:
+            end_process(self._process, supervised=self.launcher.supervised)
 
     def end(self) -> None:
-        """Send SIGKILL to all of it; `discard` is still to come. For any thread."""
+        """End all of it; `discard` is still to come. For any thread."""
+        number = signal.SIGTERM if self.launcher.supervised else signal.SIGKILL
         with self._lock, contextlib.suppress(ProcessLookupError):
             if self.pidfd >= 0:
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, number)
 
     def end_others(self) -> None:
         """Send SIGKILL to all processes but the kernel and bubblewrap itself. For any thread."""
@@ -213,6 +231,11 @@ class Trial:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             finally:
                 os.close(descriptor)
+
+    @property
+    def tmp(self) -> Path:
+        """The sandbox's temporary folder, if its launcher has none of its own; removed with it."""
+        return self.folder / "tmp"
 
     @property
     def pid(self) -> int:
@@ -235,17 +258,31 @@ class Trial:
                 if descriptor >= 0:
                     os.close(descriptor)
             self.pidfd = self._kernel_pidfd = -1
-        shutil.rmtree(self.folder, ignore_errors=True)
+        scratch.remove(self.folder)
         if self._mark >= 0:
             os.close(self._mark)
             self._mark = -1
+
+
+def end_process(process: subprocess.Popen[bytes], *, supervised: bool) -> None:
+    """End a launcher, the leader of its process group, and all that it started."""
+    if process.returncode is not None:
+        return
+    if supervised:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_SUPERVISOR_S)
+            return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def temp_folder(uid: int | None) -> str:
     """A folder for sockets whose paths fit, and that the user `uid` can walk to: the usual one, else /tmp."""
     usual = tempfile.gettempdir()
     fits = len(os.fsencode(usual)) + len("/sbx-1234567890-xxxxxxxx/s/shell") <= _MAX_SOCKET_PATH
-    return usual if fits and (uid is None or bubblewrap.open_to_all(Path(usual))) else "/tmp"  # noqa: S108
+    return usual if fits and (uid is None or open_to_all(Path(usual))) else "/tmp"  # noqa: S108
 
 
 def _listener(path: Path) -> socket.socket:
@@ -255,12 +292,3 @@ def _listener(path: Path) -> socket.socket:
     listener.listen(8)
     listener.setblocking(False)
     return listener
-
-
-def pipe(closing: contextlib.ExitStack, content: bytes) -> int:
-    """A descriptor to read `content` from, closed by `closing`. The content must fit into a pipe (64 KiB)."""
-    reader, writer = os.pipe()
-    closing.callback(os.close, reader)
-    os.write(writer, content)
-    os.close(writer)
-    return reader

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 TOO_DEEP = 1 << 62
 """What a workspace counts that has more than `MAX_DEPTH` levels of folders."""
 MAX_DEPTH = 100
+_File = tuple[int, int]
+"""Device and inode number."""
 _MIN_BYTES = 4096
 """Each file and folder counts at least this: empty ones take space too."""
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC if os.name == "posix" else 0
@@ -59,19 +61,34 @@ def _field_sum(path: str, names: tuple[bytes, ...]) -> int:
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(names))
 
 
-def disk(workspace: Path, pids: Collection[int]) -> int:
-    """Bytes that the files of `workspace` take, with those that have no name but are still open in `pids`."""
-    root = os.open(workspace, _FOLDER)
-    try:
-        seen: set[int] = set()
-        device = os.fstat(root).st_dev
-        total = sum(_below(root, seen, MAX_DEPTH))
-        return total + sum(_nameless(pids, device, seen))
-    finally:
-        os.close(root)
+def disk(folders: Sequence[Path], pids: Collection[int]) -> int:
+    """Bytes that the files of `folders` take, with those that have no name but are still open in `pids`.
+
+    Args:
+        folders: the workspace, which a sandbox may see as `/workspace`, and others, which need not be there.
+        pids: processes of the sandbox.
+    """
+    seen: set[_File] = set()
+    names: dict[bytes, int] = {}
+    total = 0
+    for folder in folders:
+        try:
+            root = os.open(folder, _FOLDER)
+        except FileNotFoundError:
+            if folder == folders[0]:
+                raise
+            continue
+        try:
+            device = os.fstat(root).st_dev
+            names.setdefault(b"/workspace/", device)
+            names[os.fsencode(folder) + b"/"] = device
+            total += sum(_below(root, seen, MAX_DEPTH))
+        finally:
+            os.close(root)
+    return total + sum(_open_nameless(pids, set(names.values()), seen)) + sum(_mapped_nameless(pids, names, seen))
 
 
-def _below(folder: int, seen: set[int], depth: int) -> Iterator[int]:
+def _below(folder: int, seen: set[_File], depth: int) -> Iterator[int]:
     """The size of each thing below the open `folder`, never through a link; of hard links, once."""
     if depth == 0:
         yield TOO_DEEP
@@ -81,9 +98,9 @@ def _below(folder: int, seen: set[int], depth: int) -> Iterator[int]:
             with contextlib.suppress(OSError):
                 info = entry.stat(follow_symlinks=False)
                 if info.st_nlink > 1 and not stat.S_ISDIR(info.st_mode):
-                    if info.st_ino in seen:
+                    if (info.st_dev, info.st_ino) in seen:
                         continue
-                    seen.add(info.st_ino)
+                    seen.add((info.st_dev, info.st_ino))
                 yield max(info.st_blocks * 512, _MIN_BYTES)
                 if stat.S_ISDIR(info.st_mode):
                     below = _open(entry.name, folder)
@@ -106,22 +123,29 @@ def _open(name: str, parent: int) -> int:
         return os.open(name, _FOLDER, dir_fd=parent)
 
 
-def _nameless(pids: Collection[int], device: int, seen: set[int]) -> Iterator[int]:
-    """The size of each file of `device` that was removed and is still open or mapped."""
+def _open_nameless(pids: Collection[int], devices: Collection[int], seen: set[_File]) -> Iterator[int]:
+    """The size of each file of these devices that was removed and is still open."""
     for pid in pids:
         with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     info = entry.stat()
-                    unnamed = info.st_nlink == 0 and info.st_dev == device and stat.S_ISREG(info.st_mode)
-                    if unnamed and info.st_ino not in seen:
-                        seen.add(info.st_ino)
+                    file = (info.st_dev, info.st_ino)
+                    unnamed = info.st_nlink == 0 and info.st_dev in devices and stat.S_ISREG(info.st_mode)
+                    if unnamed and file not in seen:
+                        seen.add(file)
                         yield info.st_blocks * 512
+
+
+def _mapped_nameless(pids: Collection[int], names: Mapping[bytes, int], seen: set[_File]) -> Iterator[int]:
+    """The size of each removed file that is still mapped, if its path was in a folder of `names` (with devices)."""
+    for pid in pids:
         with contextlib.suppress(OSError):
             for line in Path(f"/proc/{pid}/maps").read_bytes().splitlines():
-                if line.endswith(b" (deleted)") and b"workspace/" in line:
+                device = next((device for name, device in names.items() if name in line), None)
+                if device is not None and line.endswith(b" (deleted)"):
                     area, _, _, _, inode = line.split()[:5]
                     first, _, last = area.partition(b"-")
-                    if int(inode) not in seen:
-                        seen.add(int(inode))
+                    if (device, int(inode)) not in seen:
+                        seen.add((device, int(inode)))
                         yield int(last, 16) - int(first, 16)

@@ -35,6 +35,10 @@ class Watched(Protocol):
     def pid(self) -> int:
         """Of the first process of the sandbox; 0 where there is none."""
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Folders of the host's disk, beside the workspace, that it writes to."""
+
     def interrupt(self) -> None:
         """Send SIGINT to the kernel."""
 
@@ -76,7 +80,7 @@ class Watchdog:
         """The cell's code is gone; only `finish` is still to come."""
         self._breach: Breach | None = None
         self._stopped_at = 0.0
-        self._granted = self._used = usage.disk(workspace, ())
+        self._granted = self._used = usage.disk([workspace], ())
         self._allowed = self._granted + limits.disk_bytes
         self._scanned_at, self._scan_s = time.monotonic(), 0.0
         self._filled = self._filesystem()
@@ -194,7 +198,8 @@ class Watchdog:
         began = time.monotonic()
         pid = self._process.pid if nameless and self._process is not None else 0
         self._filled = self._filesystem()
-        self._used = usage.disk(self._workspace, usage.descendants(pid) if pid else ())
+        more = self._process.folders if self._process is not None else ()
+        self._used = usage.disk([self._workspace, *more], usage.descendants(pid) if pid else ())
         self._scanned_at = time.monotonic()
         self._scan_s = self._scanned_at - began
 

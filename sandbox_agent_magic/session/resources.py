@@ -15,7 +15,7 @@ from ..executors import set_limits
 from ..executors.installing import InstallingExecutor
 from ..providers import create as create_provider
 from ..sandbox import SandboxLimits
-from ..settings import Settings
+from ..settings import Settings, sandbox_tier
 from ..types import Executor, FileInfo, Provider
 
 _MAX_CACHED_PROVIDERS = 4
@@ -94,9 +94,10 @@ class Resources:
     def named(self, name: str, settings: Settings) -> Executor:
         """The executor of that name, made if need be."""
         if name not in self.executors:
+            tier = sandbox_tier(settings)
             if name == "sandbox":
                 self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
-            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings))
+            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings), tier=tier)
             installs = made.capabilities.install
             self.executors[name] = InstallingExecutor(made) if installs else made
         executor = self.executors[name]

@@ -2,6 +2,17 @@
 
 from .load import find_env_file, load
 from .table import Secret, Setting, Settings, env_example, rows
-from .trust import trusts_output
+from .trust import TIERS, sandbox_tier, trusts_output
 
-__all__ = ["Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows", "trusts_output"]
+__all__ = [
+    "TIERS",
+    "Secret",
+    "Setting",
+    "Settings",
+    "env_example",
+    "find_env_file",
+    "load",
+    "rows",
+    "sandbox_tier",
+    "trusts_output",
+]

@@ -133,6 +133,11 @@ class Settings:
     )
 
     agent_executor: str = option("sandbox", "sandbox, or local (your own kernel; asks for --yes)", section=_RUN)
+    agent_sandbox: str = option(
+        "bubblewrap",
+        "bubblewrap; or landlock, which is weaker, for machines that forbid namespaces (never from a .env)",
+        section=_RUN,
+    )
     agent_cell_timeout: float = option(
         120.0, "seconds that one piece of code may run", section=_RUN, low=0.1, high=86_400
     )

@@ -1,4 +1,4 @@
-"""Who may switch the cleaning of the sandbox's output off."""
+"""Who may weaken the sandbox: switch the cleaning of its output off, or choose its weaker kind."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from ..errors import SettingsError, UsageError
 from .table import Settings
 
 _NAME = "AGENT_TRUST_OUTPUT"
+_TIER = "AGENT_SANDBOX"
+TIERS = ("bubblewrap", "landlock")
+_TRUSTED_SOURCES = ("argument", "environment")
 
 
 def trusts_output(settings: Settings, *, headless: bool) -> bool:
@@ -22,7 +25,7 @@ def trusts_output(settings: Settings, *, headless: bool) -> bool:
     if not settings.agent_trust_output:
         return False
     source = settings.source(_NAME)
-    if source not in ("argument", "environment"):
+    if source not in _TRUSTED_SOURCES:
         raise SettingsError(
             f"{_NAME} is not taken from a .env.",
             name=_NAME,
@@ -37,3 +40,29 @@ def trusts_output(settings: Settings, *, headless: bool) -> bool:
             hint="Leave --trust-output out.",
         )
     return not headless
+
+
+def sandbox_tier(settings: Settings) -> str:
+    """Which kind of sandbox code runs in: one of `TIERS`.
+
+    Raises:
+        SettingsError: there is no such kind, or a `.env` asks for the weaker one.
+    """
+    tier, source = settings.agent_sandbox, settings.source(_TIER)
+    if tier not in TIERS:
+        raise SettingsError(
+            f"There is no sandbox {tier[:40]!r}.",
+            name=_TIER,
+            source=source,
+            why=f"{_TIER} is set so in {source}.",
+            hint=f"Choose one of: {', '.join(TIERS)}.",
+        )
+    if tier != TIERS[0] and source not in _TRUSTED_SOURCES:
+        raise SettingsError(
+            f"{_TIER}={tier} is not taken from a .env.",
+            name=_TIER,
+            source=source,
+            why=f"It is set in {source}; a downloaded folder must not choose a weaker sandbox.",
+            hint=f"Remove it there. If you mean it, set {_TIER} in the environment.",
+        )
+    return tier

@@ -1,6 +1,6 @@
-"""Attack the sandbox, as this user and, as root, as an ordinary user too; print a table, write build/attacks.md.
+"""Attack both kinds of sandbox, as this user and, as root, as an ordinary user too; print a table.
 
-    python -m tests.attack [--only WORD] [--output FILE]
+    python -m tests.attack [--only WORD] [--tier KIND] [--output FILE]
 
 Ends with status 1 if an attack was not contained.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .room import Row
-from .suite import as_ordinary_user, as_this_user
+from .suite import ATTACKS, as_ordinary_user, as_this_user
 
 
 def main() -> int:
@@ -26,14 +26,22 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="WORD", help="attacks whose class or name holds WORD")
     parser.add_argument("--output", type=Path, metavar="FILE", help="write the table there, as markdown")
     parser.add_argument("--json", action="store_true", help="one row a line, and this user only")
+    parser.add_argument("--tier", choices=[*ATTACKS, "all"], default="all", help="kind of sandbox; default: all")
     options = parser.parse_args()
+    tiers = [*ATTACKS] if options.tier == "all" else [options.tier]
+    rows: list[Row] = []
+    for tier in tiers:
+        if options.json:
+            as_this_user(
+                options.only, tier=tier, tell=lambda row: print(json.dumps(dataclasses.asdict(row)), flush=True)
+            )
+            continue
+        rows += as_this_user(options.only, tier=tier, tell=_show)
+        if os.getuid() == 0:
+            rows += as_ordinary_user(options.only, tier=tier, tell=_show)
     if options.json:
-        as_this_user(options.only, tell=lambda row: print(json.dumps(dataclasses.asdict(row)), flush=True))
         return 0
-    rows = as_this_user(options.only, tell=_show)
-    if os.getuid() == 0:
-        rows += as_ordinary_user(options.only, tell=_show)
-    else:
+    if os.getuid() != 0:
         print("Not root: the attacks ran as this user only.", file=sys.stderr)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +66,7 @@ def summary(rows: Iterable[Row]) -> str:
 
 def _show(row: Row) -> None:
     print(
-        f"{row.result:9}  {row.user:13} {row.kind:13} {row.name:55.55}  {row.seconds:5.1f} s  {row.how[:90]}",
+        f"{row.result:9}  {row.user:23} {row.kind:13} {row.name:55.55}  {row.seconds:5.1f} s  {row.how[:90]}",
         flush=True,
     )
 

@@ -86,7 +86,7 @@ def _own_sandboxes_folder(room: Room) -> str:
 def _masked(room: Room) -> str:
     secret = Path(sys.prefix, ".condarc")
     secret.write_text(SECRET)
-    executor = SandboxExecutor()
+    executor = SandboxExecutor(tier=room.tier)
     try:
         return Room.refuse(_with(room, executor), f"print(open({str(secret)!r}).read()[0])", *DENIED, "IndexError")
     finally:
@@ -95,7 +95,7 @@ def _masked(room: Room) -> str:
 
 
 def _with(room: Room, executor: SandboxExecutor) -> Room:
-    return Room(executor, room.folder, room.server, room.unix, room.abstract, room.victim)
+    return Room(executor, room.tier, room.folder, room.server, room.unix, room.abstract, room.victim)
 
 
 FILES = [
@@ -134,9 +134,6 @@ FILES = [
 ENVIRONMENT = [
     _answer("environment", "find a key in any process's environment", SEARCH_MEMORY, "[]", "it is not there"),
     _answer(
-        "environment", "read the host's name", "import socket; print(socket.gethostname())", "sandbox", "a made-up name"
-    ),
-    _answer(
         "environment",
         "hold capabilities",
         "print(*{line.split()[1] for line in open('/proc/self/status') "
@@ -156,7 +153,7 @@ ENVIRONMENT = [
 
 
 def _kill_victim(room: Room) -> str:
-    how = room.refuse(f"import os; os.kill({room.victim.pid}, 9)", "ProcessLookupError")
+    how = room.refuse(f"import os; os.kill({room.victim.pid}, 9)", "ProcessLookupError", "PermissionError")
     if room.victim.poll() is not None:
         raise Escaped("the process was killed")
     return how
@@ -175,7 +172,11 @@ def _kill_all(room: Room) -> str:
 
 
 def _see_processes(room: Room) -> str:
-    code = "import os; print(sum(name.isdigit() for name in os.listdir('/proc')) <= 3)"
+    code = """
+    import os
+    try: print(sum(name.isdigit() for name in os.listdir('/proc')) <= 3)
+    except PermissionError: print(True)
+    """
     return room.answer(code, "True", "it sees its own only")
 
 
@@ -268,4 +269,10 @@ NAMESPACES = [
     _code("namespaces", "map other users", _WRITE.format("/proc/self/uid_map", "0 0 1"), *DENIED),
 ]
 
+BY_NAMESPACES = [
+    _answer(
+        "environment", "read the host's name", "import socket; print(socket.gethostname())", "sandbox", "a made-up name"
+    ),
+]
+"""What only namespaces hide."""
 ATTACKS = [*FILES, *ENVIRONMENT, *PROCESSES, *SOCKETS, *NAMESPACES]

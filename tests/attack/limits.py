@@ -7,17 +7,9 @@ import time
 
 import psutil
 
-from sandbox_agent_magic.settings.table import rows
 from tests.support.sandbox import run, text
 
 from .room import Attack, Escaped, Room
-
-_SETTINGS = {row.name for row in rows()}
-
-
-def _until(setting: str) -> str:
-    """What a pending attack waits for; empty once the setting exists."""
-    return "" if setting in _SETTINGS else f"{setting} does not exist yet"
 
 
 def _code(kind: str, name: str, code: str, *errors: str) -> Attack:
@@ -64,10 +56,15 @@ try:
 finally:
     os.unlink(path)
 """
-FILL_WORKSPACE = """
+FILL_FOLDER = """
+import tempfile
 for n in range(20):
-    with open(f'fill-{n}', 'wb') as f:
+    with open(FOLDER + f'/fill-{n}', 'wb') as f:
         for _ in range(100): f.write(bytes(1 << 20))
+"""
+EMPTY = """
+import os, glob, tempfile
+for name in glob.glob('fill-*') + glob.glob(tempfile.gettempdir() + '/fill-*'): os.unlink(name)
 """
 SWARM = """
 import os, time
@@ -84,13 +81,13 @@ for child in children: os.waitpid(child, 0)
 """
 
 
-def _limit(room: Room, code: str, name: str) -> str:
-    """A breach of a limit: the error has its name, and what was filled is emptied."""
+def _limit(room: Room, code: str, *names: str) -> str:
+    """A breach of a limit: the error has one of these names, and what was filled is emptied."""
     result = run(room.sandbox, code)
-    run(room.sandbox, "import os, glob\nfor name in glob.glob('fill-*'): os.unlink(name)")
-    if result.error is None or result.error.ename != name:
+    run(room.sandbox, EMPTY)
+    if result.error is None or result.error.ename not in names:
         raise Escaped(f"status {result.status}, {result.error}")
-    return f"{name}: {result.error.evalue[:100]}"
+    return f"{result.error.ename}: {result.error.evalue[:100]}"
 
 
 DAEMON = """
@@ -150,6 +147,7 @@ def _prints(room: Room) -> str:
     return f"{kept >> 10} KiB kept"
 
 
+_FULL_OR_CLOSED = ("OSError", "DiskLimitExceeded", "FileNotFoundError", "PermissionError")
 ATTACKS = [
     _code("memory", "allocate 10 GiB", "bytearray(10 << 30)", "MemoryError"),
     _code("memory", "map 10 GiB", "import mmap; mmap.mmap(-1, 10 << 30)", "OSError", "MemoryError"),
@@ -176,20 +174,17 @@ ATTACKS = [
         "import ctypes; libc = ctypes.CDLL(None)\nif libc.mlockall(3): raise OSError",
         "OSError",
     ),
+    Attack("memory", "hold 5 GiB in 20 processes", lambda r: _limit(r, SWARM, "MemoryLimitExceeded")),
     Attack(
-        "memory",
-        "hold 5 GiB in 20 processes",
-        lambda r: _limit(r, SWARM, "MemoryLimitExceeded"),
-        _until("AGENT_LIMIT_MEMORY"),
+        "disk", "fill the workspace", lambda r: _limit(r, FILL_FOLDER.replace("FOLDER", "'.'"), "DiskLimitExceeded")
     ),
+    _code("disk", "fill /tmp", FILL.format(path="/tmp/fill", mib=2000), *_FULL_OR_CLOSED),
+    _code("disk", "fill /dev/shm", FILL.format(path="/dev/shm/fill", mib=2000), *_FULL_OR_CLOSED),
     Attack(
         "disk",
-        "fill the workspace",
-        lambda r: _limit(r, FILL_WORKSPACE, "DiskLimitExceeded"),
-        _until("AGENT_LIMIT_DISK"),
+        "fill the temporary folder",
+        lambda r: _limit(r, FILL_FOLDER.replace("FOLDER", "tempfile.gettempdir()"), "DiskLimitExceeded", "OSError"),
     ),
-    _code("disk", "fill /tmp", FILL.format(path="/tmp/fill", mib=2000), "OSError", "DiskLimitExceeded"),
-    _code("disk", "fill /dev/shm", FILL.format(path="/dev/shm/fill", mib=2000), "OSError", "DiskLimitExceeded"),
     _code("disk", "write one huge file", FILL.format(path="fill-one", mib=1500), "OSError", "DiskLimitExceeded"),
     _code("processes", "fork without end", FORKS, "BlockingIOError"),
     _code("processes", "start threads without end", THREADS, "RuntimeError"),

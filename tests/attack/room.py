@@ -18,7 +18,7 @@ from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import ExecutionResult, Output
 from tests.support.sandbox import run, text
 
-Result = Literal["contained", "ESCAPED", "pending"]
+Result = Literal["contained", "ESCAPED"]
 SECRET = "attack-secret-7f3a"
 """In the host's environment, in a file, in a `.env` and in an open descriptor."""
 
@@ -35,8 +35,6 @@ class Attack:
     name: str
     attempt: Callable[[Room], str]
     """Tries it; returns how it was contained. Raises `Escaped`, or anything else, if it was not."""
-    pending: str = ""
-    """What has to be built before it can be contained."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +54,8 @@ class Room:
     """A sandbox that the attacks share, and the host around it."""
 
     sandbox: SandboxExecutor
+    tier: str
+    """Kind of the sandbox."""
     folder: Path
     """Of the host; it holds `secret`, which everybody may read, and the socket `socket`."""
     server: socket.socket
@@ -105,8 +105,8 @@ class Room:
 
 
 @contextlib.contextmanager
-def open_room() -> Iterator[Room]:
-    """Lay out the baits, then start a sandbox beside them."""
+def open_room(tier: str) -> Iterator[Room]:
+    """Lay out the baits, then start a sandbox of that kind beside them."""
     with contextlib.ExitStack() as closing:
         folder = Path(closing.enter_context(tempfile.TemporaryDirectory(prefix="attack-")))
         folder.chmod(0o755)
@@ -129,25 +129,22 @@ def open_room() -> Iterator[Room]:
         victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         closing.callback(victim.wait)
         closing.callback(victim.kill)
-        sandbox = SandboxExecutor()
+        sandbox = SandboxExecutor(tier=tier)
         closing.callback(sandbox.shutdown)
-        yield Room(sandbox, folder, server, unix, abstract, victim)
+        yield Room(sandbox, tier, folder, server, unix, abstract, victim)
 
 
-def attack_all(attacks: list[Attack], *, user: str, tell: Callable[[Row], None]) -> list[Row]:
+def attack_all(attacks: list[Attack], *, user: str, tier: str, tell: Callable[[Row], None]) -> list[Row]:
     """Try them in order; afterwards of each the sandbox must work."""
     rows = []
-    with open_room() as room:
+    with open_room(tier) as room:
         for attack in attacks:
             started = time.monotonic()
             result: Result = "contained"
             try:
-                if attack.pending:
-                    result, how = "pending", attack.pending
-                else:
-                    how = attack.attempt(room)
-                    room.works()
-                    room.nobody_called()
+                how = attack.attempt(room)
+                room.works()
+                room.nobody_called()
             except Exception as error:  # whatever it is, nobody can say that the attack was contained
                 result, how = "ESCAPED", f"{type(error).__name__}: {error}"
             row = Row(attack.kind, attack.name, user, result, " ".join(how.split()), time.monotonic() - started)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 
-from sandbox_agent_magic.sandbox import seccomp
+from sandbox_agent_magic.sandbox.syscalls import DENIED as DENIED_CALLS
+from sandbox_agent_magic.sandbox.syscalls import Numbers
 
 from .room import Attack, Escaped, Room
 
 PREPARE = "import ctypes, errno, os, mmap\nlibc = ctypes.CDLL(None, use_errno=True)\n"
 _MACHINE = os.uname().machine
-_COLUMN = {"x86_64": 0, "aarch64": 1}[_MACHINE]
+COLUMN = {"x86_64": 0, "aarch64": 1}[_MACHINE]
 _CLONE = {"x86_64": 56, "aarch64": 220}[_MACHINE]
 _IOCTL = {"x86_64": 16, "aarch64": 29}[_MACHINE]
 _NAMESPACES = {
@@ -24,7 +25,7 @@ _NAMESPACES = {
 }
 
 
-def _call(name: str, number: int, *arguments: str, error: str = "EPERM") -> Attack:
+def call(name: str, number: int, *arguments: str, error: str = "EPERM") -> Attack:
     def attempt(room: Room) -> str:
         values = ", ".join(f"ctypes.c_long({argument})" for argument in arguments)
         code = f"{PREPARE}result = libc.syscall(ctypes.c_long({number}), {values})\n"
@@ -46,21 +47,24 @@ def _in_a_child(name: str, code: str) -> Attack:
     return Attack("system calls", name, attempt)
 
 
-DENIED = [
-    _call(name, numbers[_COLUMN] or 0, *["0"] * 6)
-    for name, numbers in seccomp._DENIED.items()
-    if numbers[_COLUMN] is not None
-]
+def every(calls: Numbers) -> list[Attack]:
+    """A call of each of these, which must be denied."""
+    return [
+        call(name, numbers[COLUMN] or 0, *["0"] * 6) for name, numbers in calls.items() if numbers[COLUMN] is not None
+    ]
+
+
+DENIED = every(DENIED_CALLS)
 NAMESPACES = [
-    _call(f"clone into a new {name} namespace", _CLONE, f"{flag | 17:#x}", *["0"] * 4)
+    call(f"clone into a new {name} namespace", _CLONE, f"{flag | 17:#x}", *["0"] * 4)
     for name, flag in _NAMESPACES.items()
 ]
 ROUND_THE_FILTER = [
-    _call("clone3, whose flags no filter sees", 435, "0", "0", error="ENOSYS"),
-    _call("type into the terminal", _IOCTL, "0", "0x5412", "0"),
-    _call("paste into the console", _IOCTL, "0", "0x541C", "0"),
-    _call("type into the terminal, with high bits set", _IOCTL, "0", "0x1000005412", "0"),
-    _call("clone with high bits set", _CLONE, "0x100000000 | 0x10000000 | 17", *["0"] * 4),
+    call("clone3, whose flags no filter sees", 435, "0", "0", error="ENOSYS"),
+    call("type into the terminal", _IOCTL, "0", "0x5412", "0"),
+    call("paste into the console", _IOCTL, "0", "0x541C", "0"),
+    call("type into the terminal, with high bits set", _IOCTL, "0", "0x1000005412", "0"),
+    call("clone with high bits set", _CLONE, "0x100000000 | 0x10000000 | 17", *["0"] * 4),
 ]
 if _MACHINE == "x86_64":
     ROUND_THE_FILTER += [

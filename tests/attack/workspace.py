@@ -62,7 +62,7 @@ def _listing(name: str, code: str, *, at_most: int = 12_000) -> Attack:
     """Plant by `code`; listing must be quick, bounded, and show regular files of plain names only."""
 
     def attempt(room: Room) -> str:
-        executor = SandboxExecutor()
+        executor = SandboxExecutor(tier=room.tier)
         try:
             started = time.monotonic()
             run(executor, "import os, socket\n" + code)
@@ -92,7 +92,7 @@ def _remove_through_a_link(room: Room) -> str:
     kept.mkdir()
     kept.chmod(0o777)
     (kept / "file").write_text(SECRET)
-    executor = SandboxExecutor()
+    executor = SandboxExecutor(tier=room.tier)
     run(executor, f"import os; os.symlink({str(kept)!r}, 'kept'); os.symlink({str(kept)!r}, 'd'); os.chmod('.', 0o777)")
     executor.shutdown()
     if not (kept / "file").exists() or kept.stat().st_mode & 0o777 != 0o777:

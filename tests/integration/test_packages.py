@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,8 +22,9 @@ from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import ExecutorError, UsageError
 from sandbox_agent_magic.executors.installing import InstallingExecutor
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
-from sandbox_agent_magic.sandbox import bubblewrap, pip_box, sandbox_uid
+from sandbox_agent_magic.sandbox import pip_box, sandbox_uid
 from sandbox_agent_magic.sandbox.packages import PackageLayer
+from sandbox_agent_magic.settings import TIERS
 from sandbox_agent_magic.types import Output
 from tests.support.ordinary_user import ordinary_user
 from tests.support.sandbox import attempt, run, text
@@ -174,7 +176,10 @@ def test_ctrl_c_while_pip_works_ends_the_step_and_the_sandbox_goes_on(
         if output["output_type"] == "stream" and "installing" in output["text"]:
             threading.Timer(1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
 
-    result = executor.execute(f"import {WHEEL}", timeout_s=60, on_output=press)
+    with socket.create_server(("127.0.0.1", 0)) as silent, monkeypatch.context() as patch:
+        patch.delenv("PIP_NO_INDEX")
+        patch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/simple")
+        result = executor.execute(f"import {WHEEL}", timeout_s=60, on_output=press)
     assert result.status == "interrupted"
     assert time.monotonic() - before < 10
     assert text(run(sandbox, "print(x)")) == "1"
@@ -266,19 +271,18 @@ def written(path):
         return True
     except OSError:
         return False
-paths, folders = json.loads(sys.argv[1])
+paths, folders = json.loads(json.loads(sys.argv[1])["requirements"][0])
 print(json.dumps([[p for p in paths if can(p)], [p for p in folders if written(p)], dict(os.environ)]))
 """
 
 
+@pytest.mark.parametrize("tier", TIERS)
 def test_pip_sees_no_file_and_no_secret_of_the_reader(
-    tmp_path: Path, index: Path, layer: PackageLayer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, index: Path, layer: PackageLayer, monkeypatch: pytest.MonkeyPatch, tier: str
 ) -> None:
     import contextlib
 
-    from sandbox_agent_magic.sandbox import seccomp
     from sandbox_agent_magic.sandbox.process import launchers
-    from sandbox_agent_magic.sandbox.trial import pipe
 
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
@@ -294,21 +298,18 @@ def test_pip_sees_no_file_and_no_secret_of_the_reader(
     hidden = [str(secret), *map(str, at_home), "/etc/shadow", "/etc/hostname", f"/proc/{os.getpid()}"]
     closed = ["/", "/usr", "/etc", "/packages", str(index), str(sys.prefix)]
     with contextlib.ExitStack() as closing:
-        seccomp_fd = pipe(closing, seccomp.program(os.uname().machine))
-        passwd_fd = pipe(closing, bubblewrap.PASSWD)
-        command = pip_box.command(
-            next(launchers(uid)[0]),
-            pip_box.configuration(),
-            uid=uid,
-            stage=stage,
-            work=work,
-            layer=layer.path,
-            seccomp_fd=seccomp_fd,
-            passwd_fd=passwd_fd,
-            argument=json.dumps([hidden, closed]),
+        box = pip_box.PipBox(work, layer.path, uid, stage)
+        start = pip_box.start(
+            next(launchers(uid, tier)[0]), pip_box.configuration(), box, [json.dumps([hidden, closed])], closing
         )
         done = subprocess.run(
-            command, input=SPY.encode(), capture_output=True, pass_fds=[seccomp_fd, passwd_fd], timeout=60, check=True
+            start.arguments,
+            input=SPY.encode(),
+            capture_output=True,
+            pass_fds=start.descriptors,
+            env=start.environment,
+            timeout=60,
+            check=True,
         )
     shutil.rmtree(stage)
     seen, changed, environ = json.loads(done.stdout)

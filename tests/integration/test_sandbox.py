@@ -215,7 +215,7 @@ def test_secrets_in_the_environments_folder_are_masked() -> None:
     executor = SandboxExecutor()
     try:
         assert attempt(executor, f"open({str(secret)!r}).read()") == "PermissionError"
-        assert attempt(executor, f"open({sys.executable!r}, 'rb').read(4)") == "b'\\x7fELF'"
+        assert attempt(executor, f"open({sys.prefix + '/bin/python'!r}, 'rb').read(4)") == "b'\\x7fELF'"
     finally:
         executor.shutdown()
         secret.unlink()
@@ -402,6 +402,12 @@ def test_where_user_namespaces_are_switched_off_it_refuses_and_names_the_switch(
     assert "nothing was run" in what
     assert "bwrap" in why
     assert "sysctl user.max_user_namespaces" in hint
+
+
+def test_it_works_for_a_python_that_was_started_by_a_path_with_dots(tmp_path: Path) -> None:
+    python = f"{tmp_path}{'/..' * (len(tmp_path.parts) - 1)}{os.path.realpath(sys.prefix)}/bin/python"
+    done = subprocess.run([python, "-c", AS_SOMEONE], capture_output=True, text=True, timeout=90)
+    assert (done.stdout, done.stderr) == ("ok 42\n", "")
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have lost a capability")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 from sandbox_agent_magic.sandbox import Attempt, SandboxLimits, bubblewrap, check, refusal
 from sandbox_agent_magic.sandbox.canary import PROBES
 from sandbox_agent_magic.sandbox.limits import tasks_of
+from sandbox_agent_magic.sandbox.plan import Plan, environment_folders, interpreter
 
 HELD = dict.fromkeys(PROBES, "")
 
@@ -93,16 +95,10 @@ def test_where_the_machine_counts_a_users_other_tasks_the_limit_is_on_top_of_the
 
 
 def test_the_key_and_the_code_are_not_on_the_command_line(tmp_path: Path) -> None:
-    plan = bubblewrap.Plan(
-        workspace=tmp_path,
-        limits=SandboxLimits(),
-        folders=bubblewrap.environment_folders(),
-        seccomp_fd=3,
-        passwd_fd=4,
-        channel_fd=5,
-    )
-    arguments = bubblewrap.command(bubblewrap.Launcher(Path("/usr/bin/bwrap"), "system"), plan)
-    assert arguments[-4:] == [sys.executable, "-P", "-", "5"]
+    plan = Plan(workspace=tmp_path, limits=SandboxLimits(), folders=environment_folders(), tmp=tmp_path / "tmp")
+    with contextlib.ExitStack() as closing:
+        arguments = bubblewrap.Launcher(Path("/usr/bin/bwrap"), "system").start(plan, ["5"], closing).arguments
+    assert arguments[-4:] == [str(interpreter()), "-P", "-", "5"]
     for flag in ("--unshare-all", "--disable-userns", "--die-with-parent", "--clearenv", "--seccomp"):
         assert flag in arguments
     writable = [arguments[at + 1] for at, word in enumerate(arguments) if word == "--bind"]
