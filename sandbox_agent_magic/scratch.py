@@ -10,9 +10,10 @@ import stat
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("sandbox-workspace", "sbx")
+KINDS = ("sandbox-workspace", "sandbox-packages", "sandbox-bridge", "sandbox-check", "sbx-pip", "sbx")
 _NAME = re.compile(rf"(?:{'|'.join(KINDS)})-(\d{{1,10}})-\w+")
 _SETTLED_S = 60.0
 
@@ -33,6 +34,18 @@ def make(kind: str, *, folder: str | None = None) -> tuple[Path, int]:
         mark = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _lock(mark)
     return path, mark
+
+
+@contextlib.contextmanager
+def temporary(kind: str, *, folder: str | None = None) -> Iterator[Path]:
+    """A new folder for the `with` block's time. Arguments as for `make`."""
+    path, mark = make(kind, folder=folder)
+    try:
+        yield path
+    finally:
+        remove(path)
+        if mark >= 0:
+            os.close(mark)
 
 
 def remove(folder: Path) -> None:

@@ -34,6 +34,8 @@ class DisplayOutput(TypedDict):
     output_type: Literal["display_data"]
     data: MimeBundle
     metadata: dict[str, JSON]
+    transient: NotRequired[dict[str, JSON]]
+    """While it is shown live: its `display_id`, and `update` if it replaces an earlier one. Never part of a result."""
 
 
 class ResultOutput(TypedDict):

@@ -24,6 +24,10 @@ class Replay:
     """Of the cell at which the replay stopped."""
     failure: ExecutionResult | None = None
     """That cell's result."""
+    sent: tuple[str, ...] = ()
+    """The reader's variables that were sent again, as they are now."""
+    unsent: tuple[str, ...] = ()
+    """Those that had been sent and are not to be had now."""
 
     def __str__(self) -> str:
         """What the reader is told."""
@@ -32,13 +36,15 @@ class Replay:
             return f"{told} No cell has worked in it so far." if self.asked else told
         if not self.asked:
             return f"{told} {REPLAY_HINT}"
+        sent = f" Sent again, as they are now: {', '.join(self.sent)}." if self.sent else ""
+        sent += f" Not sent again: {', '.join(self.unsent)}." if self.unsent else ""
         if self.failure is None:
-            return f"The sandbox was restarted, and all {self.known} cells that had worked ran again."
+            return f"The sandbox was restarted, and all {self.known} cells that had worked ran again.{sent}"
         error = self.failure.error
         reason = f"{error.ename}: {error.evalue}" if error is not None else self.failure.status
         first = self.code.strip().partition("\n")[0][:100]
         return (
-            f"The sandbox was restarted, and {self.done} of {self.known} cells ran again.\n"
+            f"The sandbox was restarted, and {self.done} of {self.known} cells ran again.{sent}\n"
             f"Then this one failed, and the rest was left out: {first}\n{reason}"
         )
 

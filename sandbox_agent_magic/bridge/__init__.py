@@ -11,12 +11,12 @@ import builtins
 import json
 import keyword
 import secrets
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from .. import scratch
 from ..errors import ExecutorError, MissingDependencyError, UsageError, WorkspaceError
 from ..types import ExecutionResult, Executor
 from . import codec
@@ -57,8 +57,8 @@ def send(executor: Executor, name: str, value: object) -> SentVariable:
     """
     check_name(name)
     file = f".bridge-{secrets.token_hex(8)}"
-    with tempfile.TemporaryDirectory(prefix="sandbox-bridge-") as folder:
-        path = Path(folder, "value")
+    with scratch.temporary("sandbox-bridge") as folder:
+        path = folder / "value"
         try:
             kind = codec.write(value, str(path))
         except ImportError as error:
@@ -90,8 +90,8 @@ def take(executor: Executor, name: str) -> object:
     limit = codec.MAX_JSON_BYTES if kind == "json" else codec.MAX_BYTES
     reason = f"its file is too large ({sizes[f'{file}.{kind}']:,} bytes)" if sizes[f"{file}.{kind}"] > limit else ""
     try:
-        with tempfile.TemporaryDirectory(prefix="sandbox-bridge-") as folder:
-            path = Path(folder, "value")
+        with scratch.temporary("sandbox-bridge") as folder:
+            path = folder / "value"
             if not reason:
                 executor.get_file(f"{file}.{kind}", path)  # a copy: what is read cannot change meanwhile
                 return codec.read(kind, str(path))

@@ -1,4 +1,4 @@
-"""`sandbox-agent`: ask, run, expand, demo, doctor, model.
+"""`sandbox-agent`: ask, run, expand, demo, doctor, model, packages.
 
 Exit codes: 0 completed, 1 not completed, 2 bad usage or settings, 130 interrupted.
 """
@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
-    from . import ask, check, model, notebooks
+    from . import ask, check, model, notebooks, packages
 
     parser = argparse.ArgumentParser(
         prog="sandbox-agent",
@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sandbox-agent {version('sandbox-agent-magic')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (ask, notebooks, check, model):
+    for module in (ask, notebooks, check, model, packages):
         module.add_commands(commands)
     return parser
 

@@ -27,9 +27,10 @@ _PLAIN_BYTES = 1 << 20
 _MAX_VALUES = 1_000_000
 """Commas and brackets of a content over `_PLAIN_BYTES`: a million empty lists would take 60 times their bytes."""
 _MAX_ID = 200
+_OUTPUTS = frozenset({"stream", "display_data", "update_display_data", "execute_result", "error"})
 _ACCEPTED = {
     "shell": frozenset({"execute_reply", "kernel_info_reply"}),
-    "iopub": frozenset({"status", "stream", "display_data", "execute_result", "error", "clear_output"}),
+    "iopub": _OUTPUTS | {"status", "clear_output"},
 }
 
 

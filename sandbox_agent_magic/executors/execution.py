@@ -111,7 +111,10 @@ class Execution:
             output = _output(message.kind, content)
             if output is not None:
                 with contextlib.suppress(RecursionError):  # JSON nested just deep enough to be parsed
-                    self._collector.add(output)
+                    if message.kind == "update_display_data":
+                        self._collector.update(output)
+                    else:
+                        self._collector.add(output)
 
 
 class Connection:
@@ -263,8 +266,10 @@ def _output(kind: str, content: Mapping[str, object]) -> Output | None:
     data, metadata = content.get("data"), content.get("metadata")
     data = data if isinstance(data, dict) else {}
     metadata = metadata if isinstance(metadata, dict) else {}
-    if kind == "display_data":
-        return {"output_type": "display_data", "data": data, "metadata": metadata}
+    if kind in ("display_data", "update_display_data"):
+        transient = content.get("transient")
+        transient = transient if isinstance(transient, dict) else {}
+        return {"output_type": "display_data", "data": data, "metadata": metadata, "transient": transient}
     return {
         "output_type": "execute_result",
         "data": data,

@@ -93,7 +93,9 @@ class SandboxExecutor:
     def layer(self) -> PackageLayer:
         """The packages that were installed for this workspace."""
         if self._layer is None:
-            self._layer = PackageLayer(self._folder, uid=self._uid, tier=self._tier)
+            self._layer = PackageLayer(
+                self._folder, uid=self._uid, tier=self._tier, limit_bytes=self.limits.packages_bytes
+            )
         return self._layer
 
     def start(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from ..agent import Replay
     from ..session import Session
     from ..types import Output, RunResult
 
@@ -103,7 +104,7 @@ class AgentMagics(Magics):
             if words and (name, *words) != ("restart", "--replay"):
                 raise UsageError(f"%agent {name} does not understand {' '.join(words)!r}.", hint="%agent? says more.")
             if name == "restart":
-                print(self.session.restart(replay=bool(words), on_output=self._show))
+                print(self._restart(replay=bool(words)))
             elif name == "reset":
                 folder = self.session.folder
                 self.session.reset()
@@ -183,6 +184,9 @@ class AgentMagics(Magics):
         self.session.headless = kernel is not None and not getattr(kernel, "_allow_stdin", True)
         if trusts_output(self.session.settings(overrides), headless=self.session.headless):
             print("The sandbox's output is shown uncleaned: scripts in it run in this page, as you.", file=sys.stderr)
+
+    def _restart(self, *, replay: bool) -> Replay:
+        return self.session.restart(replay=replay, variables=self.shell.user_ns, on_output=self._show)
 
     def _show(self, output: Output) -> None:
         show_output(self.shell, output)

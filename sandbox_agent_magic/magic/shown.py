@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
     from ..session import Watcher
     from ..types import JSON, CellWriter, ExecutionResult, Output
+
+
+_OWN_IDS = f"sandbox-{secrets.token_hex(8)}"
 
 
 class AgentInterrupted(KeyboardInterrupt):
@@ -27,8 +31,6 @@ def watcher_for(shell: InteractiveShell) -> Watcher:
 
     if not hasattr(shell, "kernel"):  # a terminal shows text only, and cannot update it in place
         return TextDisplay(sys.stdout)
-    import secrets
-
     transient = {"display_id": secrets.token_hex(8)}
     shown = False
     # The local executor swaps the shell's publisher while the model's code runs; progress must not be caught there.
@@ -58,6 +60,15 @@ def show_output(shell: InteractiveShell, output: Output) -> None:
     """Show an output of the sandbox as this cell's own; errors are raised instead, by `as_exception`."""
     if output["output_type"] == "stream":
         print(output["text"], end="", file=sys.stderr if output["name"] == "stderr" else sys.stdout, flush=True)
+    elif output["output_type"] == "display_data" and "transient" in output:
+        # An id of the sandbox's own: it must not replace what the reader's code displays under the same one.
+        transient = output["transient"]
+        shell.display_pub.publish(
+            data=dict(output["data"]),
+            metadata=dict(output["metadata"]),
+            transient={"display_id": f"{_OWN_IDS}-{transient['display_id']}"},
+            update=bool(transient.get("update")),
+        )
     elif output["output_type"] != "error":
         shell.display_pub.publish(data=dict(output["data"]), metadata=dict(output["metadata"]))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..types import Output, OutputHook, StreamOutput
+from ..types import DisplayOutput, Output, OutputHook, StreamOutput
 from .clean import PICTURE_TYPES, clean_output, clean_text
 from .limits import OutputLimits, mib
 
 MAX_OUTPUTS = 1_000
 """Outputs of one cell."""
 _MAX_NOTES = 100
+_MAX_ID = 200
 MAX_ERRORS = 20
 """Exceptions of one cell: honest code ends with one."""
 MAX_RICH_BYTES = 32 << 20
@@ -44,6 +45,8 @@ class OutputCollector:
         self._trusted = trusted
         self._bounded = bounded
         self._outputs: list[Output] = []
+        self._displays: dict[str, list[DisplayOutput]] = {}
+        """Outputs that may still be replaced, by their `display_id`."""
         self._clear_at_next = False
         self._rich_left = MAX_RICH_BYTES
         self._errors = 0
@@ -61,35 +64,63 @@ class OutputCollector:
         if self._clear_at_next:
             self._clear_at_next = False
             self.clear()
-        try:
-            kind = output["output_type"]
-            if output["output_type"] == "stream":
-                self._add_stream(output)
-                return
-            clean = clean_output(output, self.dropped, trusted=self._trusted, max_bytes=self._limits.picture_bytes)
-            self._note_large_picture(output)
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-            self.dropped.append("malformed output")
-            return
-        finally:
-            del self.dropped[_MAX_NOTES:]
+        clean = self._cleaned(output)
         if clean is None:
             return
-        self._errors += kind == "error"
-        if kind == "error" and self._errors > MAX_ERRORS:
+        is_error = clean["output_type"] == "error"
+        self._errors += is_error
+        if is_error and self._errors > MAX_ERRORS:
             self._note(f"exceptions after the first {MAX_ERRORS}")
             return
-        if kind != "error" and len(self._outputs) >= MAX_OUTPUTS:
+        if not is_error and len(self._outputs) >= MAX_OUTPUTS:
             self._note(f"outputs after the first {MAX_OUTPUTS:,}")
             return
-        if clean["output_type"] != "error" and self._bounded:
-            self._rich_left -= sum(len(str(value)) for value in clean["data"].values())
-            if self._rich_left < 0:
-                self._note(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")
-                return
+        if not self._has_room(_size(clean)):
+            return
         self._flush_tail()
         self._outputs.append(clean)
+        display_id = _display_id(output)
+        if clean["output_type"] == "display_data" and display_id:
+            self._displays.setdefault(display_id, []).append(clean)
+            clean = {**clean, "transient": {"display_id": display_id}}
         self._on_output(clean)
+
+    def update(self, output: Output) -> None:
+        """Replace what was displayed under the same `display_id`, as `update_display_data` asks for."""
+        display_id = _display_id(output)
+        clean = self._cleaned(output) if display_id else None
+        if clean is None or clean["output_type"] != "display_data":
+            return
+        shown = self._displays.get(display_id, [])
+        if not self._has_room(sum(_size(clean) - _size(old) for old in shown)):
+            return
+        for old in shown:
+            old["data"], old["metadata"] = clean["data"], clean["metadata"]
+        self._on_output({**clean, "transient": {"display_id": display_id, "update": True}})
+
+    def _cleaned(self, output: Output) -> Output | None:
+        """What may be kept of `output`; text is kept in here already."""
+        try:
+            if output["output_type"] == "stream":
+                self._add_stream(output)
+                return None
+            clean = clean_output(output, self.dropped, trusted=self._trusted, max_bytes=self._limits.picture_bytes)
+            self._note_large_picture(output)
+            return clean
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
+            self.dropped.append("malformed output")
+            return None
+        finally:
+            del self.dropped[_MAX_NOTES:]
+
+    def _has_room(self, size: int) -> bool:
+        """Whether rich outputs may take `size` more characters; notes it if not."""
+        if not self._bounded:
+            return True
+        self._rich_left -= size
+        if self._rich_left < 0:
+            self._note(f"outputs over {MAX_RICH_BYTES >> 20} MiB in all")
+        return self._rich_left >= 0
 
     def clear(self, *, wait: bool = False) -> None:
         """What `clear_output` asks for; with `wait`, only when the next output comes."""
@@ -97,6 +128,7 @@ class OutputCollector:
             self._clear_at_next = True
             return
         self._outputs.clear()
+        self._displays.clear()
         self._tail = ""
 
     def finish(self) -> tuple[Output, ...]:
@@ -159,3 +191,17 @@ class OutputCollector:
         else:
             self._outputs.append({"output_type": "stream", "name": name, "text": text})
         self._on_output({"output_type": "stream", "name": name, "text": text})
+
+
+def _size(output: Output) -> int:
+    """Characters of a rich output; an error counts nothing."""
+    if output["output_type"] == "stream" or output["output_type"] == "error":
+        return 0
+    return sum(len(str(value)) for value in output["data"].values())
+
+
+def _display_id(output: Output) -> str:
+    """The id under which an output can be replaced; empty where there is none that may be one."""
+    transient = output.get("transient")
+    found = transient.get("display_id") if isinstance(transient, dict) else None
+    return found if isinstance(found, str) and len(found) <= _MAX_ID else ""

@@ -3,6 +3,7 @@
 from .canary import Attempt, refusal
 from .check import SandboxReport, check
 from .distributions import distribution_of, missing_module, requirements
+from .layers import kept as kept_layers
 from .limits import SandboxLimits
 from .packages import PackageLayer
 from .process import BUBBLEWRAP, LANDLOCK, SandboxProcess, sandbox_uid, shown_at
@@ -13,6 +14,7 @@ __all__ = [
     "LANDLOCK",
     "check",
     "distribution_of",
+    "kept_layers",
     "missing_module",
     "refusal",
     "requirements",

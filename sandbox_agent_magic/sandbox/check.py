@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import select
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
+from .. import scratch
 from ..errors import SandboxUnavailable
 from .canary import Attempt, refusal
 from .limits import SandboxLimits
@@ -48,10 +47,10 @@ def check(*, tier: str = BUBBLEWRAP, timeout_s: float = 10.0) -> SandboxReport:
     uid = sandbox_uid()
     found, notes = launchers(uid, tier)
     attempts: list[Attempt] = []
-    with tempfile.TemporaryDirectory(prefix="sandbox-check-") as folder:
+    with scratch.temporary("sandbox-check") as folder:
         if uid is not None:
             os.chown(folder, uid, uid)
-        wish = Wish(Path(folder), SandboxLimits(), uid, kernel=False, key="")
+        wish = Wish(folder, SandboxLimits(), uid, kernel=False, key="")
         for launcher in found:
             try:
                 trial = Trial(launcher, wish)

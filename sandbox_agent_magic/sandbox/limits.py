@@ -34,6 +34,8 @@ class SandboxLimits:
     """Size of /tmp, and again of /dev/shm; both live in memory."""
     open_files: int = 1024
     """File descriptors of one process (RLIMIT_NOFILE)."""
+    packages_bytes: int = 4 * GIB
+    """Packages that were installed for one workspace, together."""
     threads: int = 2
     """Threads that numerical libraries start."""
     outputs: OutputLimits = field(default_factory=OutputLimits)
@@ -48,6 +50,7 @@ class SandboxLimits:
             processes=settings.agent_limit_processes,
             file_bytes=settings.agent_limit_file * MIB,
             tmp_bytes=settings.agent_limit_tmp * MIB,
+            packages_bytes=settings.agent_limit_packages * MIB,
             outputs=OutputLimits(
                 text_bytes=settings.agent_limit_text * MIB,
                 picture_bytes=settings.agent_limit_picture * MIB,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -11,20 +10,24 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
-import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import scratch
 from ..errors import ExecutorError
-from . import pip_box
+from ..outputs import mib
+from . import pip_box, usage
 from .canary import refusal
 from .distributions import canonical, name_only, requirements
+from .layers import keep
+from .limits import GIB
 from .plan import pipe
 from .process import BUBBLEWRAP, launchers
 from .trial import end_process, temp_folder
 
 _TIMEOUT_S = 900.0
+_LOOK_S = 0.5
 _USERINFO = re.compile(r"//[^/@\s]*@")
 _REPORT_BYTES = 1 << 20
 
@@ -36,17 +39,20 @@ class PackageLayer:
         workspace: a folder that stays: so does its layer, in the reader's cache folder. None: it goes at `close`.
         uid: as root, the user that the sandbox runs as.
         tier: kind of the sandbox that pip runs in.
+        limit_bytes: what all of them may take.
     """
 
-    def __init__(self, workspace: Path | None, *, uid: int | None, tier: str = BUBBLEWRAP) -> None:
+    def __init__(
+        self, workspace: Path | None, *, uid: int | None, tier: str = BUBBLEWRAP, limit_bytes: int = 4 * GIB
+    ) -> None:
         self._uid = uid
         self._tier = tier
-        self._temporary = workspace is None
-        if workspace is None:
-            self.path = Path(tempfile.mkdtemp(prefix="sandbox-packages-", dir=temp_folder(uid)))
+        self.limit_bytes = limit_bytes
+        self._kept = None if workspace is None else keep(workspace)
+        if self._kept is None:
+            self.path, self._mark = scratch.make("sandbox-packages", folder=temp_folder(uid))
         else:
-            self.path = _kept(workspace)
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path, self._mark = self._kept.path, self._kept.use()
         self.path.chmod(0o755)
 
     def names(self) -> dict[str, str]:
@@ -86,8 +92,7 @@ class PackageLayer:
         wanted = self.lacks(packages)
         if not wanted:
             return []
-        with tempfile.TemporaryDirectory(prefix="sbx-pip-", dir=temp_folder(self._uid)) as name:
-            folder = Path(name)
+        with scratch.temporary("sbx-pip", folder=temp_folder(self._uid)) as folder:
             folder.chmod(0o711)
             work = folder / "work"
             for path in (folder / "stage", work, work / "tmp", work / "target"):
@@ -109,11 +114,14 @@ class PackageLayer:
 
     def close(self) -> None:
         """Remove a temporary layer, or one in which nothing is. Idempotent."""
-        if self._temporary:
-            shutil.rmtree(self.path, ignore_errors=True)
+        if self._mark < 0:
+            return
+        if self._kept is None:
+            scratch.remove(self.path)
         else:
-            with contextlib.suppress(OSError):
-                self.path.rmdir()
+            self._kept.forget_if_empty(self._mark)
+        os.close(self._mark)
+        self._mark = -1
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -136,15 +144,12 @@ class PackageLayer:
                 env=start.environment,
                 start_new_session=True,
             )
-        late = False
         try:
-            out, err = process.communicate(timeout=_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            late = True
+            out, err, problem = self._follow(process, box)
         finally:
             end_process(process, supervised=launcher.supervised)
-        if late:
-            raise _failed(wanted, f"it took longer than {_TIMEOUT_S:g} seconds")
+        if problem:
+            raise _failed(wanted, problem)
         try:
             report = json.loads(out.decode().splitlines()[-1]) if len(out) < _REPORT_BYTES else None
         except (ValueError, IndexError):
@@ -153,6 +158,26 @@ class PackageLayer:
             said = err.decode(errors="replace").strip().splitlines()[-1:]
             raise _failed(wanted, said[0][:300] if said else f"it ended with status {process.returncode}")
         return report
+
+    def _follow(self, process: subprocess.Popen[bytes], box: pip_box.PipBox) -> tuple[bytes, bytes, str]:
+        """What the process wrote, until it has ended, or works for too long, or fetches too much: then why."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            try:
+                out, err = process.communicate(timeout=_LOOK_S)
+                done = True
+            except subprocess.TimeoutExpired:
+                out = err = b""
+                done = False
+            # What is there already counts; what pip has only downloaded so far counts too, and is unpacked next.
+            used = usage.disk([self.path, box.work], ())
+            if used > self.limit_bytes:
+                limit = f"the packages of one folder may take {mib(self.limit_bytes)} (AGENT_LIMIT_PACKAGES)"
+                return out, err, f"stopped at {mib(used)}: {limit}"
+            if done:
+                return out, err, ""
+            if time.monotonic() > deadline:
+                return out, err, f"it took longer than {_TIMEOUT_S:g} seconds"
 
     def _merge(self, target: Path) -> None:
         """Move what pip unpacked into the layer: folders are joined, files replaced, anything else left out."""
@@ -170,14 +195,6 @@ class PackageLayer:
                         os.chown(source, 0, 0)
                     source.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
                     shutil.move(source, place / name)
-
-
-def _kept(workspace: Path) -> Path:
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(named) if named.startswith("/") else Path(os.path.expanduser("~/.cache"))
-    version = f"{sys.implementation.cache_tag}-{os.uname().machine}"
-    key = hashlib.sha256(f"{version}:{workspace.resolve()}".encode()).hexdigest()[:16]
-    return cache / "sandbox_agent_magic" / "packages" / f"{version}-{key}"
 
 
 def _is_installed(name: str) -> bool:

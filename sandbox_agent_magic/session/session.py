@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
@@ -44,6 +44,8 @@ class _Turn:
     messages: list[Message] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
     """What ran well in the sandbox, for a replay."""
+    sent: tuple[str, ...] = ()
+    """Names of the reader's variables that were sent before it."""
 
 
 class Session:
@@ -154,7 +156,7 @@ class Session:
             raise
         finally:
             codes = emit.codes if executor.name == "sandbox" else []
-            self._turns.append(_Turn(request.cell_id, conversation[known:], codes))
+            self._turns.append(_Turn(request.cell_id, conversation[known:], codes, tuple(request.variables)))
         self.usage += result.usage
         return result
 
@@ -186,7 +188,7 @@ class Session:
         """
         executor = self._resources.sandbox(self.settings())
         sent = [bridge.send(executor, name, value) for name, value in values.items()]
-        self._turns.append(_Turn(None, [Message("user", bridge.variables_text(sent))]))
+        self._turns.append(_Turn(None, [Message("user", bridge.variables_text(sent))], sent=tuple(values)))
         return sent
 
     def take(self, name: str) -> object:
@@ -218,23 +220,45 @@ class Session:
 
     # ---- life ---------------------------------------------------------------------------------------------------
 
-    def restart(self, *, replay: bool = False, on_output: OutputHook = lambda _: None) -> Replay:
+    def restart(
+        self,
+        *,
+        replay: bool = False,
+        variables: Mapping[str, object] | None = None,
+        on_output: OutputHook = lambda _: None,
+    ) -> Replay:
         """Start the sandbox afresh: its variables are gone, its files and the conversation stay.
 
         Args:
             replay: run the cells that worked again, in order, up to the first that fails now.
+            variables: the reader's; those that had been sent are sent again, as they are now.
             on_output: takes the replayed cells' outputs.
 
         Raises:
             ExecutorError: it cannot be started.
+            UsageError: a variable cannot cross any more.
         """
         settings = self.settings()
         self._resources.restart(settings)
-        codes = [code for turn in self._turns for code in turn.codes]
+        known = sum(len(turn.codes) for turn in self._turns)
         if not replay:
-            return Replay(len(codes))
+            return Replay(known)
         executor = self._resources.named("sandbox", settings)
-        return run_again(executor, codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
+        sent: dict[str, bool] = {}
+        done = 0
+        part = Replay(known, asked=True)
+        for turn in self._turns:
+            for name in turn.sent:
+                sent[name] = name in (variables or {})
+                if variables is not None and sent[name]:
+                    bridge.send(executor, name, variables[name])
+            part = run_again(executor, turn.codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
+            done += part.done
+            if part.failure is not None:
+                break
+        names = tuple(name for name, again in sent.items() if again)
+        missing = tuple(name for name, again in sent.items() if not again)
+        return replace(part, known=known, done=done, sent=names, unsent=missing)
 
     def reset(self) -> None:
         """Forget the conversation and the sandbox's variables; its files stay if it has a folder of its own."""

@@ -184,6 +184,9 @@ class Settings:
     agent_limit_messages: int = option(
         50_000, "messages of one cell; code that sends more is stopped", section=_LIMITS, low=100, high=10_000_000
     )
+    agent_limit_packages: int = option(
+        4_096, "MiB of packages installed for one folder", section=_LIMITS, low=1, high=1_048_576
+    )
     scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
     e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)
 

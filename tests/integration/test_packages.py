@@ -384,3 +384,56 @@ def test_an_ordinary_user_installs_too() -> None:
         pip = {name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_"))}
         done = user.python("-c", code, environ=pip)
     assert "/packages/cowsay" in done.stdout, done.stderr
+
+
+# ---- how much, and how it goes again ----------------------------------------------------------------------------
+
+
+def test_packages_over_the_limit_are_refused_by_its_name_and_nothing_stays(index: Path, layer: PackageLayer) -> None:
+    make_wheel(index, WHEEL, big=os.urandom(1 << 20).hex())
+    layer.limit_bytes = 1 << 20
+    with pytest.raises(ExecutorError) as caught:
+        layer.install([WHEEL])
+    assert "the packages of one folder may take 1 MiB (AGENT_LIMIT_PACKAGES)" in caught.value.why
+    assert list(layer.path.iterdir()) == []
+    layer.limit_bytes = 100 << 20
+    assert layer.install([WHEEL]) == [f"{WHEEL}==1.0"]
+
+
+def test_kept_packages_are_listed_and_removed_but_not_while_a_sandbox_uses_them(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sandbox_agent_magic.cli import main
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make_wheel(index, WHEEL)
+    room = tmp_path / "room"
+    room.mkdir()
+    executor = SandboxExecutor(workspace=room)
+    executor.install([WHEEL])
+    try:
+        assert main(["packages", "list"]) == 0
+        assert str(room) in capsys.readouterr().out
+        assert main(["packages", "remove", str(room)]) == 1
+        assert "in use" in capsys.readouterr().out
+        assert executor.layer.names() == {"sandbox-probe-wheel": "1.0"}
+    finally:
+        executor.shutdown()
+    assert main(["packages", "remove", "--unused"]) == 0  # the folder is still there: nothing happens
+    assert executor.layer.names() == {"sandbox-probe-wheel": "1.0"}
+    executor.shutdown()
+    room.rmdir()
+    assert main(["packages", "remove", "--unused"]) == 0
+    assert capsys.readouterr().out == f"removed: {room}\n"
+    assert list((tmp_path / "cache" / "sandbox_agent_magic" / "packages").iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["remove"], ["remove", "nowhere"]])
+def test_removing_packages_that_are_not_named_or_not_there_is_a_clear_error(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sandbox_agent_magic.cli import main
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(["packages", *words]) == 2
+    assert "sandbox-agent packages" in capsys.readouterr().err

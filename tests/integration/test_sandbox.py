@@ -69,6 +69,13 @@ def test_an_exception_is_data_with_the_output_before_it(sandbox: SandboxExecutor
     assert (result.error.ename, result.error.evalue) == ("ZeroDivisionError", "division by zero")
 
 
+def test_a_display_that_is_updated_is_kept_once_as_it_was_last(sandbox: SandboxExecutor) -> None:
+    code = "h = display('10 %', display_id=True)\nh.update('50 %')\nh.update('done')\nprint('end')"
+    shown, end = run(sandbox, code).outputs
+    assert shown == {"output_type": "display_data", "data": {"text/plain": "'done'"}, "metadata": {}}
+    assert end["output_type"] == "stream"
+
+
 def test_top_level_await_and_modules_of_the_workspace_work(sandbox: SandboxExecutor) -> None:
     run(sandbox, "open('helper.py', 'w').write('answer = 42')")
     assert text(run(sandbox, "import asyncio, helper\nawait asyncio.sleep(0, helper.answer)")) == "42"
@@ -333,11 +340,11 @@ def test_folders_of_a_killed_host_process_are_removed_by_the_next_start_and_no_o
         dead, alive = parents
         dead.kill()
         dead.wait()
-        assert (len(folders(dead)), len(folders(alive))) == (2, 2)
+        assert (len(folders(dead)), len(folders(alive))) == (3, 3)  # workspace, packages, sockets
         starter = [sys.executable, "-c", AS_SOMEONE]
         done = subprocess.run(starter, env=environ, capture_output=True, text=True, timeout=90)
         assert done.stdout == "ok 42\n"
-        assert (len(folders(dead)), len(folders(alive))) == (0, 2)
+        assert (len(folders(dead)), len(folders(alive))) == (0, 3)
     finally:
         for parent in parents:
             parent.kill()

@@ -122,6 +122,15 @@ def test_a_replay_runs_what_worked_again_in_order_and_only_that(session: Session
     assert text_of(result.outputs) == "15"
 
 
+def test_a_replay_sends_variables_again_as_they_are_now(session: Session) -> None:
+    session.send({"rate": 2, "gone": 3})
+    session.execute("x = rate * 10", on_output=lambda _: None)
+    told = session.restart(replay=True, variables={"rate": 5})
+    assert "Sent again, as they are now: rate." in str(told)
+    assert "Not sent again: gone." in str(told)
+    assert text_of(session.execute("print(x)", on_output=lambda _: None).outputs) == "50"
+
+
 def test_a_replay_stops_at_the_first_cell_that_fails_now_and_names_it(session: Session) -> None:
     for code in ("x = 1", "import os\nopen('once', 'x').close()", "y = 2"):
         session.execute(code, on_output=lambda _: None)

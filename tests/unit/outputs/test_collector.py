@@ -38,6 +38,45 @@ def display(data: MimeBundle) -> Output:
     return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
+def update(data: MimeBundle, display_id: str) -> Output:
+    return {"output_type": "display_data", "data": data, "metadata": {}, "transient": {"display_id": display_id}}
+
+
+def test_an_update_replaces_what_was_displayed_under_its_id_and_nothing_else() -> None:
+    seen: list[Output] = []
+    collector = OutputCollector(seen.append)
+    collector.add(update({"text/plain": "10 %"}, "bar"))
+    collector.add(update({"text/plain": "other"}, "other"))
+    collector.update(update({"text/plain": "100 %", "text/html": "<b onclick='x()'>100</b>"}, "bar"))
+    first, second = collector.finish()
+    assert first == display({"text/plain": "100 %", "text/html": "<b>100</b>"})
+    assert second == display({"text/plain": "other"})
+    assert [output.get("transient") for output in seen] == [
+        {"display_id": "bar"},
+        {"display_id": "other"},
+        {"display_id": "bar", "update": True},
+    ]
+
+
+def test_an_update_of_something_unknown_adds_no_output() -> None:
+    collector = OutputCollector(lambda _: None)
+    collector.update(update({"text/plain": "x"}, "never shown"))
+    collector.update(update({"text/plain": "x"}, "y" * 10_000))
+    collector.update(display({"text/plain": "without an id"}))
+    assert collector.finish() == ()
+
+
+def test_updates_share_the_room_of_all_rich_outputs_but_one_replaced_takes_none() -> None:
+    collector = OutputCollector(lambda _: None, limits=OutputLimits(picture_bytes=10 << 20))
+    collector.add(update({"image/png": PNG}, "plot"))
+    for _ in range(20):
+        collector.update(update({"image/png": "A" * (4 << 20)}, "plot"))
+    assert collector.dropped == []
+    for number in range(9):
+        collector.add(update({"image/png": "A" * (4 << 20)}, str(number)))
+    assert any("MiB in all" in note for note in collector.dropped)
+
+
 def test_pieces_of_one_stream_become_one_output() -> None:
     assert collected(stream("a"), stream("b\n")) == ({"output_type": "stream", "name": "stdout", "text": "ab\n"},)
 

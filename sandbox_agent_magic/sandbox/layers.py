@@ -1,0 +1,113 @@
+"""The layers of packages that stay between sessions: where they lie, whose they are, and their removal."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import usage
+
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLayer:
+    """A folder of packages in the reader's cache, with a note beside it that says what it is for."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called in listings."""
+        return self.path.name
+
+    @property
+    def workspace(self) -> Path | None:
+        """The folder that it belongs to; None where the note is lost."""
+        try:
+            found = json.loads(self._note.read_text("utf-8"))["workspace"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return Path(found) if isinstance(found, str) else None
+
+    @property
+    def used_at(self) -> float:
+        """When a sandbox was last started with it, in seconds since the epoch; 0 where nobody knows."""
+        try:
+            return self._note.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return usage.disk([self.path], ())
+
+    def use(self) -> int:
+        """Mark it as in use; returns the descriptor to close afterwards."""
+        import fcntl
+
+        mark = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):
+            fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with contextlib.suppress(OSError):
+            os.utime(self._note, (time.time(), time.time()))
+        return mark
+
+    def remove(self) -> bool:
+        """Remove it, unless a sandbox uses it."""
+        import fcntl
+
+        mark = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        finally:
+            os.close(mark)
+        shutil.rmtree(self.path, ignore_errors=True)
+        self._note.unlink(missing_ok=True)
+        return True
+
+    def forget_if_empty(self, mark: int) -> None:
+        """Leave nothing behind where nothing was installed; `mark` is from `use`."""
+        import fcntl
+
+        with contextlib.suppress(OSError):  # another sandbox uses it, or there is something in it
+            fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.path.rmdir()
+            self._note.unlink(missing_ok=True)
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(self.path.name + _SUFFIX)
+
+
+def keep(workspace: Path) -> KeptLayer:
+    """The layer of the folder `workspace`, made if need be."""
+    version = f"{sys.implementation.cache_tag}-{os.uname().machine}"
+    key = hashlib.sha256(f"{version}:{workspace.resolve()}".encode()).hexdigest()[:16]
+    layer = KeptLayer(_home() / f"{version}-{key}")
+    layer.path.mkdir(parents=True, exist_ok=True)
+    layer._note.write_text(json.dumps({"workspace": str(workspace.resolve())}), "utf-8")
+    return layer
+
+
+def kept() -> Iterator[KeptLayer]:
+    """All layers, by name."""
+    home = _home()
+    if home.is_dir():
+        yield from (KeptLayer(path) for path in sorted(home.iterdir()) if path.is_dir())
+
+
+def _home() -> Path:
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(named) if named.startswith("/") else Path(os.path.expanduser("~/.cache"))
+    return cache / "sandbox_agent_magic" / "packages"
