@@ -94,7 +94,7 @@ def _provider(settings: Settings) -> Check:
 def _sandbox(settings: Settings) -> Check:
     """Each launcher with its probes, then one run of a real kernel in it."""
     from .executors import create
-    from .sandbox import check
+    from .sandbox import check, memory_bound
     from .settings import sandbox_tier
 
     try:
@@ -102,7 +102,7 @@ def _sandbox(settings: Settings) -> Check:
     except SandboxAgentError as exc:
         return Check("sandbox", False, "\n".join(exc.lines()))
     report = check(tier=tier)
-    probed = [attempt.probed() for attempt in report.attempts] + list(report.notes)
+    probed = [attempt.probed() for attempt in report.attempts] + [*report.notes, memory_bound()]
     executor = create("sandbox", tier=tier)
     try:
         result = executor.execute("1 + 1", timeout_s=30, on_output=lambda _: None)

@@ -226,6 +226,8 @@ class SandboxExecutor:
     def _explain(self, breach: Breach) -> ErrorInfo:
         """The breach as an error; a workspace that is too full loses the newest files first."""
         if breach.kind == "memory" or self._watchdog is None:
+            if self._watchdog is not None and self._watchdog.holds_too_much():
+                self._kernel.replace()
             return self.limits.memory_exceeded(breach.used)
         removed: list[str] = []
 

@@ -1,6 +1,7 @@
 """Isolation on this machine: bubblewrap, a system call filter, limits, and the proof that they hold."""
 
 from .canary import Attempt, refusal
+from .cgroup import described as memory_bound
 from .check import SandboxReport, check
 from .distributions import distribution_of, missing_module, requirements
 from .layers import kept as kept_layers
@@ -15,6 +16,7 @@ __all__ = [
     "check",
     "distribution_of",
     "kept_layers",
+    "memory_bound",
     "missing_module",
     "refusal",
     "requirements",

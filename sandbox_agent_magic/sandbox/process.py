@@ -160,6 +160,11 @@ class SandboxProcess:
         self._trial.end_others()
 
     @property
+    def memory_kills(self) -> int:
+        """How many of its processes the machine's kernel has killed for memory, where that is known."""
+        return self._trial.memory_kills
+
+    @property
     def folders(self) -> tuple[Path, ...]:
         """Folders of the host's disk, beside the workspace, that it writes to."""
         return (self._trial.tmp,)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import scratch
-from . import usage
+from . import cgroup, usage
 from .canary import Attempt
 from .limits import SandboxLimits, counted_tasks, tasks_of
 from .plan import Launcher, Plan, environment_folders, open_to_all, pipe
@@ -67,6 +67,7 @@ class Trial:
             threading.RLock()
         )  # the watchdog signals from its own thread; no descriptor may be closed meanwhile
         self._process: subprocess.Popen[bytes] | None = None
+        self._group: cgroup.ControlGroup | None = None
         self._closing = contextlib.ExitStack()  # what only the start needs
         try:
             self.channel = self._launch(wish)
@@ -124,8 +125,9 @@ class Trial:
                 "closed_folders": [*closed, layer] if layer else closed,
             }
             ours.sendall(json.dumps(configuration).encode() + b"\n")
+            self._group = cgroup.make(wish.limits)
             self._process = subprocess.Popen(
-                start.arguments,
+                self._group.joining(start.arguments) if self._group else start.arguments,
                 stdin=pipe(closing, (Path(__file__).parent / "boot.py").read_bytes()),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -233,6 +235,11 @@ class Trial:
                 os.close(descriptor)
 
     @property
+    def memory_kills(self) -> int:
+        """How many of its processes the machine's kernel has killed for memory, where that is known."""
+        return self._group.kills if self._group is not None else 0
+
+    @property
     def tmp(self) -> Path:
         """The sandbox's temporary folder, if its launcher has none of its own; removed with it."""
         return self.folder / "tmp"
@@ -252,6 +259,8 @@ class Trial:
                 select.select([self._kernel_pidfd], [], [], _END_S)
             if self._process.stderr is not None:
                 self._process.stderr.close()
+        if self._group is not None:
+            self._group.remove()
         self._closing.close()
         with self._lock:
             for descriptor in (self.pidfd, self._kernel_pidfd):

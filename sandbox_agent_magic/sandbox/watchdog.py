@@ -22,6 +22,7 @@ from .limits import MIB, SandboxLimits
 _BUSY_S, _IDLE_S = 0.1, 0.5
 _GRACE_S, _FAR_GRACE_S = 0.7, 0.4
 """After an interrupt, before the kill; and where the limit is passed by far."""
+_MAX_AGAIN = 2
 _RESCAN_S = 0.5
 _QUICK_S = 0.1
 _FAR_BYTES = 128 * MIB
@@ -34,6 +35,10 @@ class Watched(Protocol):
     @property
     def pid(self) -> int:
         """Of the first process of the sandbox; 0 where there is none."""
+
+    @property
+    def memory_kills(self) -> int:
+        """How many of its processes the machine's kernel has killed for memory, where that is known."""
 
     @property
     def folders(self) -> tuple[Path, ...]:
@@ -75,11 +80,14 @@ class Watchdog:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._process: Watched | None = None
+        self._kills = 0
         self._running = False
         self._over = False
         """The cell's code is gone; only `finish` is still to come."""
         self._breach: Breach | None = None
         self._stopped_at = 0.0
+        self._again = 0
+        """Further interrupts since then."""
         self._granted = self._used = usage.disk([workspace], ())
         self._allowed = self._granted + limits.disk_bytes
         self._scanned_at, self._scan_s = time.monotonic(), 0.0
@@ -88,7 +96,8 @@ class Watchdog:
     def watch(self, process: Watched) -> None:
         """From now on `process` is the sandbox; no code runs in it yet."""
         with self._lock:
-            self._process = process
+            self._look_for_kills()  # of the one before
+            self._process, self._kills = process, 0
             self._over = self._running and self._breach is not None
             self._scanned_at = self._scan_s = 0.0  # what the one before held open is free now
             if self._thread is None:
@@ -121,6 +130,7 @@ class Watchdog:
     def finish(self) -> Breach | None:
         """The cell has ended; returns the limit that it passed, if any."""
         with self._lock:
+            self._look_for_kills()
             if self._breach is None and self._scan_s < _QUICK_S:
                 self._scan(nameless=False)
                 if self._used > self._allowed:
@@ -132,12 +142,27 @@ class Watchdog:
             breach, self._breach = self._breach, None
             return breach
 
+    def _look_for_kills(self) -> None:
+        """Between two looks, a burst can come as far as the control group lets it: then the machine's kernel kills."""
+        kills = self._process.memory_kills if self._process is not None else 0
+        if kills > self._kills and self._breach is None and self._running:
+            self._breach = Breach("memory", self.limits.memory_bytes, in_cell=True)
+        self._kills = kills
+
     def _wait_for_memory(self, process: Watched) -> None:
         """Killed processes take a moment to give their memory back; the next cell must not be blamed for it."""
         deadline = time.monotonic() + _GRACE_S
-        limit = self.limits.memory_bytes
-        while usage.memory(usage.descendants(process.pid), limit) > limit and time.monotonic() < deadline:
+        while self._memory(process) > self.limits.memory_bytes and time.monotonic() < deadline:
             time.sleep(0.02)
+
+    def _memory(self, process: Watched) -> int:
+        return usage.memory(usage.descendants(process.pid), self.limits.memory_bytes)
+
+    def holds_too_much(self) -> bool:
+        """Whether what the kernel keeps in its variables is over the limit by itself: no code could run any more."""
+        with self._lock:
+            process = self._process
+            return process is not None and process.pid != 0 and self._memory(process) > self.limits.memory_bytes
 
     def make_room(self, remove: Callable[[int], None]) -> bool:
         """Let `remove` free some bytes of the workspace, where it is over its limit; nothing is stopped meanwhile.
@@ -177,11 +202,30 @@ class Watchdog:
         process = self._process
         if process is None or not process.pid or self._over:
             return
-        pids = usage.descendants(process.pid)
-        used = usage.memory(pids, self.limits.memory_bytes)
+        used = self._memory(process)
+        if process.memory_kills > self._kills:
+            self._kills = process.memory_kills
+            self._stop(process, Breach("memory", max(used, self.limits.memory_bytes), self._running), far=True)
         if used > self.limits.memory_bytes:
             self._stop(process, Breach("memory", used, self._running), far=used > self.limits.memory_bytes * 5 // 4)
         self._look_at_disk(process)
+        self._insist(process)
+
+    def _insist(self, process: Watched) -> None:
+        """Code that was interrupted for its memory and goes on is interrupted again, then ended.
+
+        An interrupt can be lost: Python drops an exception that is raised in a hook of `fork`, such as logging's.
+        """
+        breach = self._breach
+        waited = time.monotonic() - self._stopped_at
+        if breach is None or breach.kind != "memory" or not self._running or waited < (self._again + 1) * _GRACE_S:
+            return
+        self._again += 1
+        if self._again > _MAX_AGAIN:
+            process.end()
+        else:
+            process.interrupt()
+            process.end_others()
 
     def _look_at_disk(self, process: Watched) -> None:
         grown = self._filesystem() - self._filled
@@ -212,7 +256,7 @@ class Watchdog:
         """The mildest means first: each next one only if that before did not help."""
         now = time.monotonic()
         if self._breach is None:
-            self._breach, self._stopped_at = breach, now
+            self._breach, self._stopped_at, self._again = breach, now, 0
             if self._running:
                 process.interrupt()
             if far or not self._running:

@@ -330,3 +330,19 @@ def test_json_that_grows_when_it_is_parsed_is_dropped(sandbox: SandboxExecutor) 
     """
     assert text(run(sandbox, code)) == "'after'"
     assert resident_bytes() - before < 30 * MIB
+
+
+def test_variables_that_hold_too_much_memory_are_given_up_and_the_next_cell_runs() -> None:
+    executor = SandboxExecutor(limits=SandboxLimits(memory_bytes=300 * MIB))
+    code = (
+        "import mmap\nheld = [mmap.mmap(-1, 150 << 20) for _ in range(3)]\n"
+        "for each in held:\n    for at in range(0, len(each), 4096): each[at] = 1"
+    )
+    try:
+        result = run(executor, code)
+        assert result.error is not None
+        assert result.error.ename == "MemoryLimitExceeded"
+        assert result.state_lost
+        assert text(run(executor, "1 + 1")) == "2"
+    finally:
+        executor.shutdown()

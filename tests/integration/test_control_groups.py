@@ -1,0 +1,83 @@
+"""A control group around a sandbox, where one can be made: the ceiling above the watchdog."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+from sandbox_agent_magic.sandbox import SandboxLimits, SandboxProcess, cgroup
+from tests.support.sandbox import run, text
+
+MIB = 1 << 20
+GROUP = cgroup.make(SandboxLimits())
+if GROUP is not None:
+    GROUP.remove()
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(GROUP is None, reason="no control group can be made here (version 1 needs root)"),
+    pytest.mark.may_skip,
+]
+BURST = """
+import os
+for _ in range(12):
+    if os.fork() == 0:
+        held = bytearray(100 << 20)
+        for at in range(0, len(held), 4096): held[at] = 1
+        import time; time.sleep(30)
+        os._exit(0)
+while True: os.wait()
+"""
+
+
+def group_of(executor: SandboxExecutor) -> cgroup.ControlGroup:
+    process = executor._kernel._process
+    assert isinstance(process, SandboxProcess)
+    group = process._trial._group
+    assert group is not None
+    return group
+
+
+@pytest.mark.parametrize("tier", ["bubblewrap", "landlock"])
+def test_a_burst_between_two_looks_of_the_watchdog_ends_at_the_ceiling(tier: str) -> None:
+    limits = SandboxLimits(memory_bytes=300 * MIB, tmp_bytes=16 * MIB)
+    executor = SandboxExecutor(limits=limits, tier=tier)
+    try:
+        run(executor, "1")
+        folder = group_of(executor).folders[0]
+        ceiling = int((folder / "memory.limit_in_bytes").read_text())
+        assert 300 * MIB < ceiling < 400 * MIB
+        result = run(executor, BURST)
+        assert result.error is not None
+        assert result.error.ename == "MemoryLimitExceeded"
+        assert result.duration_s < 10
+        if folder.exists():  # it goes with its kernel, where that had to be replaced
+            assert int((folder / "memory.max_usage_in_bytes").read_text()) <= ceiling
+        assert text(run(executor, "1 + 1")) == "2"
+    finally:
+        executor.shutdown()
+    assert not folder.exists()
+
+
+def test_groups_of_a_killed_process_are_removed_by_the_next_start() -> None:
+    code = (
+        "import os\nfrom sandbox_agent_magic.sandbox import SandboxLimits, cgroup\n"
+        "print(*cgroup.make(SandboxLimits()).folders, flush=True)\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    left = [Path(name) for name in done.stdout.split()]
+    assert left
+    assert all(folder.exists() for folder in left)
+    group = cgroup.make(SandboxLimits())
+    assert group is not None
+    group.remove()
+    assert not any(folder.exists() for folder in [*left, *group.folders])
+
+
+def test_a_folder_that_only_looks_like_a_parent_of_groups_makes_none(tmp_path: Path) -> None:
+    kind = cgroup._Kind(2, {"memory.max": "1"}, "memory.max")
+    assert cgroup._make_below(tmp_path, "sandbox-agent-1-x", kind) is None
+    assert list(tmp_path.iterdir()) == []
