@@ -68,12 +68,12 @@ class Plan:
     files: Mapping[str, Path] = field(default_factory=dict)
     """Big files of the reader, read-only, by the names that they have inside."""
 
-    def hidden(self, *more: Path) -> list[Path]:
+    def hidden(self) -> list[Path]:
         """As root: what the user `uid` cannot walk to, of all that the sandbox is to see."""
         if self.uid is None:
             return []
         layer = [self.layer] if self.layer else []
-        seen = [*self.folders, self.workspace, *layer, *self.files.values(), *more]
+        seen = [*self.folders, self.workspace, *layer, *self.files.values()]
         return [path for path in dict.fromkeys(seen) if not open_to_all(path)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,25 @@ def test_a_folder_that_only_looks_like_a_parent_of_groups_makes_none(tmp_path: P
     kind = cgroup._Kind(2, {"memory.max": "1"}, "memory.max")
     assert cgroup._make_below(tmp_path, "sandbox-agent-1-x", kind) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_group_of_version_2_is_joined_before_the_program_starts_and_killed_whole() -> None:
+    mount = cgroup._mounts().get("")
+    kind = cgroup._Kind(2, {"cgroup.max.depth": "1"}, "cgroup.max.depth")  # exists without any controller
+    folder = cgroup._make_below(mount, f"sandbox-agent-{os.getpid()}-test", kind) if mount else None
+    if folder is None:
+        pytest.skip("no group of version 2 can be made here")
+    group = cgroup.ControlGroup([folder], 2)
+    command = group.joining(["sh", "-c", "sleep 60 & echo started; exec sleep 60"])
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "started\n"
+        assert len((folder / "cgroup.procs").read_text().split()) == 2
+        group.remove()
+        assert process.wait(5) == -9
+        assert process.stdout.read() == ""  # nobody has the other end any more
+        assert not folder.exists()
+    finally:
+        process.kill()
+        process.stdout.close()
