@@ -61,7 +61,7 @@ class ControlGroup:
     def kills(self) -> int:
         """How many of its processes the machine's kernel has killed for memory."""
         name = "memory.events.local" if self.version == 2 else "memory.oom_control"
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, KeyError):
             rows = (line.split() for line in (self.folders[0] / name).read_text().splitlines())
             self._kills = int({row[0]: row[1] for row in rows if len(row) == 2}["oom_kill"])
         return self._kills
