@@ -1,7 +1,7 @@
 """Settings: what they are (`table`) and where their values come from (`load`)."""
 
 from .load import find_env_file, load
-from .table import Secret, Setting, Settings, env_example, rows
+from .table import Insert, Secret, Setting, Settings, env_example, rows
 from .trust import trusts_output
 
-__all__ = ["Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows", "trusts_output"]
+__all__ = ["Insert", "Secret", "Setting", "Settings", "env_example", "find_env_file", "load", "rows", "trusts_output"]

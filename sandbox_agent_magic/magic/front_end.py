@@ -1,0 +1,36 @@
+"""What the reader sits in front of, and what that front end can do."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+FrontEnd: TypeAlias = Literal["terminal", "notebook", "headless", "unknown"]
+"""`terminal`: IPython without a kernel. `notebook`: one that updates what it has shown (JupyterLab, Notebook 7, VS
+Code, Colab). `headless`: nobody is there to read or to answer (nbclient, nbconvert, papermill). `unknown`: any other
+client of a kernel; of these, `jupyter console` does not update what it has shown."""
+
+
+def front_end(shell: InteractiveShell) -> FrontEnd:
+    """The kind of front end that runs the current cell."""
+    kernel = getattr(shell, "kernel", None)
+    if kernel is None:
+        return "terminal"
+    # Front ends with a reader let the kernel ask for input; nbclient, nbconvert and papermill do not.
+    if not getattr(kernel, "_allow_stdin", True):
+        return "headless"
+    if cell_id(shell) is not None or "google.colab" in sys.modules:
+        return "notebook"
+    return "unknown"
+
+
+def cell_id(shell: InteractiveShell) -> str | None:
+    """The id of the cell that runs, where the front end says it (JupyterLab, Notebook 7 and VS Code do)."""
+    get_parent = getattr(shell, "get_parent", None)
+    parent = get_parent() if get_parent is not None else None
+    metadata = parent.get("metadata") if isinstance(parent, dict) else None
+    found = metadata.get("cellId") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
