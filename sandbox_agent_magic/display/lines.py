@@ -77,6 +77,8 @@ class TextDisplay:
     def _show(self, event: Event) -> None:
         if isinstance(event, RequestSent):
             self._said = ""
+            if event.turn == event.attempt == 1 and not self._all:
+                self._line("Agent: waiting for the model")
         elif isinstance(event, TextStreamed):
             self._said += event.text
             if self._stream:

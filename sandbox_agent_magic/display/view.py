@@ -113,7 +113,7 @@ class RunView:
     @property
     def status(self) -> str:
         """One line: what it is doing, for how long the run has been going on, what it has used."""
-        parts = (self.doing, f"{self._clock() - self._began:.0f} s", amounts(self.usage))
+        parts = (self.doing, f"{int(self._clock() - self._began)} s", amounts(self.usage))
         return " · ".join(strip_colours(clean_text(part)) for part in parts if part)
 
     @property

@@ -60,11 +60,19 @@ def test_a_failed_step_and_a_retry_are_said() -> None:
 
 
 def test_where_cells_show_what_worked_only_failures_are_shown_in_full() -> None:
-    events = (TextStreamed("I sum."), CodeProposed(1, "print(5)"), FIVE, StepFinished(WORKED), RunFinished(RESULT))
+    waiting = RequestSent(1, 1)
+    events = (
+        waiting,
+        TextStreamed("I sum."),
+        CodeProposed(1, "print(5)"),
+        FIVE,
+        StepFinished(WORKED),
+        RunFinished(RESULT),
+    )
     lines = shown(*events, stream=False, steps="failed")
-    assert lines[0] == "--- step 1"
-    assert lines[1].startswith("Done")
-    assert len(lines) == 2
+    assert lines[:2] == ["Agent: waiting for the model", "--- step 1"]
+    assert lines[2].startswith("Done")
+    assert len(lines) == 3
     failed = shown(CodeProposed(1, HOSTILE), StepFinished(FAILED), stream=False, steps="failed")
     assert failed == ["--- step 1", *["<script>alert(1)</script>"] * 2, "(step 1: failed)"]
 
