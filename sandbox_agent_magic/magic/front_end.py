@@ -22,15 +22,9 @@ def front_end(shell: InteractiveShell) -> FrontEnd:
     # Front ends with a reader let the kernel ask for input; nbclient, nbconvert and papermill do not.
     if not getattr(kernel, "_allow_stdin", True):
         return "headless"
-    if cell_id(shell) is not None or "google.colab" in sys.modules:
-        return "notebook"
-    return "unknown"
-
-
-def cell_id(shell: InteractiveShell) -> str | None:
-    """The id of the cell that runs, where the front end says it (JupyterLab, Notebook 7 and VS Code do)."""
+    # JupyterLab, Notebook 7 and VS Code name the cell that they run.
     get_parent = getattr(shell, "get_parent", None)
     parent = get_parent() if get_parent is not None else None
     metadata = parent.get("metadata") if isinstance(parent, dict) else None
-    found = metadata.get("cellId") if isinstance(metadata, dict) else None
-    return found if isinstance(found, str) else None
+    named = isinstance(metadata, dict) and "cellId" in metadata
+    return "notebook" if named or "google.colab" in sys.modules else "unknown"

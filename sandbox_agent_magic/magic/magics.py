@@ -12,9 +12,10 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from ..errors import SandboxAgentError, UsageError
-from .front_end import cell_id, front_end
+from .front_end import front_end
+from .inserting import inserting
 from .lines import outputs_of, parse, words_of
-from .shown import AgentInterrupted, as_exception, show_copy, show_output, watcher_for, writer_for
+from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
 
 if TYPE_CHECKING:
     import argparse
@@ -161,7 +162,8 @@ class AgentMagics(Magics):
             "agent_insert": options.insert,
         }
         self._warn_of_trust(overrides)
-        anchor, mode = cell_id(self.shell), self.session.settings(overrides).agent_insert
+        anchor = cell_id(self.shell)
+        mode = self.session.settings(overrides).agent_insert
         isolated = (options.executor or "sandbox") != "local"
         hidden = self.shell.user_ns_hidden
         variables = {name: value for name, value in self.shell.user_ns.items() if name not in hidden}
@@ -174,7 +176,7 @@ class AgentMagics(Magics):
             overrides=overrides,
             yes=options.yes,
             watcher=watcher_for(self.shell, mode),
-            writer=writer_for(self.shell, mode, anchor),
+            writer=inserting(self.shell, mode, writer_for(self.shell, anchor)),
         )
         if isolated and result.files:
             print(new_files_text(result.files, self.session.folder))

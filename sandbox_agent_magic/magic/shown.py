@@ -32,7 +32,7 @@ def watcher_for(shell: InteractiveShell, mode: Insert) -> Watcher:
     if kind == "terminal":
         return TextDisplay(sys.stdout)
     if kind == "unknown":  # an area that is never updated would say "waiting" for ever
-        return TextDisplay(sys.stdout, stream=False, steps="failed" if mode in ("auto", "cells", "inline") else "all")
+        return TextDisplay(sys.stdout, stream=False, steps="all" if mode == "none" else "failed")
     import secrets
 
     transient = {"display_id": secrets.token_hex(8)}
@@ -48,24 +48,15 @@ def watcher_for(shell: InteractiveShell, mode: Insert) -> Watcher:
     return NotebookDisplay(update)
 
 
-def writer_for(shell: InteractiveShell, mode: Insert, anchor: str | None) -> Callable[[str], CellWriter] | None:
-    """Makes what takes a run's cells; None where the display says it all."""
-    from ..notebook.inline import AnswerWriter, InlineWriter, NextInputWriter
+def writer_for(shell: InteractiveShell, anchor: str | None) -> Callable[[str], CellWriter] | None:
+    """Makes what publishes a run's cells; None in a terminal, which has no cells."""
+    if not hasattr(shell, "kernel"):
+        return None
     from ..notebook.publish import CellPublisher
-
-    kind = front_end(shell)
-    if kind == "terminal":  # it has no cells, and its display has shown the outputs and the answer
-        return (lambda _: NextInputWriter(shell.set_next_input)) if mode in ("auto", "next-input") else None
 
     def publish(bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         shell.display_pub.publish(data=bundle, metadata=metadata)
 
-    if mode == "next-input" and kind != "headless":  # headless, there is no next input
-        return lambda _: NextInputWriter(shell.set_next_input, publish)
-    if mode in ("next-input", "inline"):
-        return lambda _: InlineWriter(publish)
-    if mode == "none":
-        return lambda _: AnswerWriter(publish)
     return lambda run_id: CellPublisher(publish, run_id=run_id, anchor=anchor)
 
 
@@ -82,6 +73,15 @@ def show_copy(name: str, done: int, total: int) -> None:
     if done == total or done % (16 << 20) < 1 << 20:
         end = "\n" if done == total else ""
         print(f"\rcopying {name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
+
+
+def cell_id(shell: InteractiveShell) -> str | None:
+    """The id of the cell that runs, where the front end says it (JupyterLab and Notebook 7 do)."""
+    get_parent = getattr(shell, "get_parent", None)
+    parent = get_parent() if get_parent is not None else None
+    metadata = parent.get("metadata") if isinstance(parent, dict) else None
+    found = metadata.get("cellId") if isinstance(metadata, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def as_exception(result: ExecutionResult) -> BaseException:
