@@ -4,8 +4,8 @@ Both show a `view` of the run, in the same `words`. Nothing of the model or of t
 area's HTML (`markup`) holds escaped text only.
 """
 
-from .area import NotebookDisplay
+from .area import RUN_METADATA, NotebookDisplay
 from .lines import TextDisplay
 from .words import summary
 
-__all__ = ["NotebookDisplay", "TextDisplay", "summary"]
+__all__ = ["RUN_METADATA", "NotebookDisplay", "TextDisplay", "summary"]

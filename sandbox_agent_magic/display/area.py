@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..types import JSON, Event, RunFinished
+from ..types import JSON, Event, RunFinished, RunStatus
 from .markup import finished, working
 from .ticker import Ticker
 from .view import RunView
@@ -16,8 +16,10 @@ _LEAST_S = 0.1
 _MOST_S = 0.5
 """So that no second is skipped."""
 
-UpdateHook = Callable[[dict[str, JSON]], None]
-"""Shows a mime bundle in place of the one before. Called from two threads, never at once."""
+UpdateHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
+"""Shows a mime bundle with its metadata in place of the one before. Called from two threads, never at once."""
+RUN_METADATA = "sandbox_agent_run"
+"""Of the area at the end: how the run ended, for who executes a notebook and wants to know."""
 
 
 class NotebookDisplay:
@@ -44,7 +46,7 @@ class NotebookDisplay:
         with self._lock:
             self._news = self._view.take(event) or self._news
             if isinstance(event, RunFinished):
-                self._end(summary(event.result))
+                self._end(summary(event.result), event.result.status)
                 return
             if not self._drawn:
                 self._draw()
@@ -55,7 +57,7 @@ class NotebookDisplay:
         with self._lock:
             if self._drawn and not self._ended:
                 self._view.cut_off()
-                self._end(f"Stopped by an error after {count_steps(self._view.steps)}.")
+                self._end(f"Stopped by an error after {count_steps(self._view.steps)}.", "failed")
             self._ended = True
         self._ticker.stop()
 
@@ -71,9 +73,10 @@ class NotebookDisplay:
         if html == self._drawn:
             return
         self._drawn, self._news = html, False
-        self._update({"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()})
+        self._update({"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()}, {})
 
-    def _end(self, line: str) -> None:
+    def _end(self, line: str, status: RunStatus) -> None:
         self._ended = True
         self._ticker.stop()
-        self._update({"text/html": finished(line, self._view.entries), "text/plain": line})
+        bundle: dict[str, JSON] = {"text/html": finished(line, self._view.entries), "text/plain": line}
+        self._update(bundle, {RUN_METADATA: {"status": status}})

@@ -40,9 +40,9 @@ def watcher_for(shell: InteractiveShell, mode: Insert) -> Watcher:
     # The local executor swaps the shell's publisher while the model's code runs; progress must not be caught there.
     publish = shell.display_pub.publish
 
-    def update(bundle: dict[str, JSON]) -> None:
+    def update(bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         nonlocal shown
-        publish(data=bundle, metadata={}, transient=transient, update=shown)
+        publish(data=bundle, metadata=metadata, transient=transient, update=shown)
         shown = True
 
     return NotebookDisplay(update)

@@ -29,12 +29,11 @@ class Area:
 
     def __init__(self) -> None:
         self.bundles: list[dict[str, JSON]] = []
-        self.threads: list[threading.Thread] = []
         self.display = NotebookDisplay(self._show)
 
-    def _show(self, bundle: dict[str, JSON]) -> None:
+    def _show(self, bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         self.bundles.append(bundle)
-        self.threads.append(threading.current_thread())
+        self.metadata = metadata
 
     @property
     def html(self) -> str:
@@ -137,6 +136,7 @@ def test_the_end_is_one_line_that_opens_the_transcript() -> None:
         assert area.text == summary(RESULT)
         closed, _, opened = area.html.partition("</summary>")
         assert summary(RESULT) in closed
+        assert area.metadata == {"sandbox_agent_run": {"status": "completed"}}
         assert "Too many requests. Retry 1 after 0.0 s." in opened
         assert "Step 1: failed" in opened
 
