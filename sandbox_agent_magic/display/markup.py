@@ -24,12 +24,11 @@ _AREA = (
     "font-family:var(--jp-ui-font-family,sans-serif);font-size:var(--jp-ui-font-size1,.9em);"
     "line-height:1.5;color:inherit"
 )
-_MUTED = "color:var(--jp-ui-font-color2,inherit)"
 _PRE = (
     "white-space:pre-wrap;overflow-wrap:anywhere;margin:.3em 0;padding:.3em .6em;color:inherit;"
-    "background:var(--jp-layout-color2,transparent);font-family:var(--jp-code-font-family,monospace);"
-    "font-size:var(--jp-code-font-size,.9em)"
+    "font-family:var(--jp-code-font-family,monospace);font-size:var(--jp-code-font-size,.9em)"
 )
+_CODE = f"{_PRE};background:var(--jp-layout-color2,transparent)"
 
 
 def working(status: str, steps: Sequence[Step], tail: str, *, news: bool) -> str:
@@ -47,13 +46,13 @@ def working(status: str, steps: Sequence[Step], tail: str, *, news: bool) -> str
         hidden = len(steps) - _STEPS_SHOWN
         rows = [f"<li>... {hidden} earlier</li>"] if hidden > 0 else []
         rows += [_row(step) for step in steps[-_STEPS_SHOWN:]]
-        parts.append(f'<ul style="list-style:none;margin:0;padding:0;{_MUTED}">{"".join(rows)}</ul>')
+        parts.append(f'<ul style="list-style:none;margin:0;padding:0">{"".join(rows)}</ul>')
     if tail:
         lines = "\n".join(tail.splitlines()[-_LINES_SHOWN:])
         # From the bottom up: if lines wrap and it gets too high, its end is what stays in sight.
         parts.append(
             '<div style="display:flex;flex-direction:column-reverse;max-height:18em;overflow:auto" tabindex="0" '
-            f'role="log" aria-live="off" aria-label="what streams in"><pre style="{_PRE}">{_text(lines)}</pre></div>'
+            f'role="log" aria-live="off" aria-label="what streams in"><pre style="{_CODE}">{_text(lines)}</pre></div>'
         )
     return _area("".join(parts))
 
@@ -85,13 +84,13 @@ def _row(step: Step) -> str:
 def _step(step: Step) -> str:
     said = f"<p style='margin:.2em 0'>{_text(step.explanation)}</p>" if step.explanation else ""
     output = cap_text(text_of(step.result.outputs), _TRANSCRIPT_BYTES)
-    shown = f'<pre style="{_PRE};{_MUTED}" aria-label="output">{_text(output)}</pre>' if output else ""
-    return f'{_heading(step_title(step))}{said}<pre style="{_PRE}" aria-label="code">{_text(step.code)}</pre>{shown}'
+    shown = f'<pre style="{_PRE}" aria-label="output">{_text(output)}</pre>' if output else ""
+    return f'{_heading(step_title(step))}{said}<pre style="{_CODE}" aria-label="code">{_text(step.code)}</pre>{shown}'
 
 
 def _attempt(attempt: Attempt) -> str:
     text = cap_text(attempt.text, _TRANSCRIPT_BYTES)
-    return _heading(attempt.title) + (f'<pre style="{_PRE};{_MUTED}">{_text(text)}</pre>' if text else "")
+    return _heading(attempt.title) + (f'<pre style="{_PRE}">{_text(text)}</pre>' if text else "")
 
 
 def _heading(text: str) -> str:

@@ -49,6 +49,7 @@ class RunView:
         self._tail = ""
         self._running: CodeProposed | None = None
         self._writing = False
+        self._shown = False
         self.entries: list[Step | Attempt] = []
         """The transcript so far, in order."""
         self.usage = Usage()
@@ -68,6 +69,9 @@ class RunView:
             self._add(event.code + "\n")
         elif isinstance(event, OutputReceived):
             output = event.output
+            if not self._shown:
+                self._add("\n")  # between code and output
+            self._shown = True
             self._add(output["text"] if output["output_type"] == "stream" else text_of([output]) + "\n")
         elif isinstance(event, StepFinished):
             self._begin("waiting for the model")
@@ -112,8 +116,8 @@ class RunView:
 
     @property
     def status(self) -> str:
-        """One line: what it is doing, for how long the run has been going on, what it has used."""
-        parts = (self.doing, f"{int(self._clock() - self._began)} s", amounts(self.usage))
+        """One line: for how long the run has been going on, what it is doing now, what it has used."""
+        parts = (f"{int(self._clock() - self._began)} s", self.doing, amounts(self.usage))
         return " · ".join(strip_colours(clean_text(part)) for part in parts if part)
 
     @property
@@ -134,7 +138,7 @@ class RunView:
         self._retry_at = None
         self._tail = ""
         self._running = None
-        self._writing = False
+        self._writing = self._shown = False
 
     def _add(self, text: str) -> None:
         self._tail = (self._tail + text[-_TAIL_CHARACTERS:])[-_TAIL_CHARACTERS:]

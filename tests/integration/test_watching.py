@@ -74,7 +74,7 @@ def test_seconds_go_on_while_the_model_is_silent_and_belong_to_the_cell(shared: 
     model.replies = [Reply("Done.", delay_s=0.6)]
     ran = shared.run("%%agent\nWait.")
     assert ran.strays == []
-    seconds = {int(match[1]) for area in ran.areas if (match := re.search(r"· (\d+) s", area["text/plain"]))}
+    seconds = {int(match[1]) for area in ran.areas if (match := re.search(r"Agent: (\d+) s", area["text/plain"]))}
     assert {0, 1} <= seconds
 
 
@@ -99,7 +99,7 @@ def test_a_retry_counts_down(shared: Kernel, model: Model) -> None:
 
 
 STATES = {
-    "waiting for the model": ([Reply("(silence)")], lambda ran: "· 1 s" in last_area(ran)),
+    "waiting for the model": ([Reply("(silence)")], lambda ran: "Agent: 1 s · waiting" in last_area(ran)),
     "streaming": ([Reply("word " * 400, delay_s=0.05)], lambda ran: "word word word word" in last_area(ran)),
     "waiting for a retry": (
         [Reply(status=429, body={"error": {"message": "slow down"}}, headers={"Retry-After": "30"})],
@@ -109,7 +109,7 @@ STATES = {
         [Reply(code="import time\nprint('begun', flush=True)\ntime.sleep(60)")],
         lambda ran: "begun\n" in last_area(ran) + "\n" and "running" in last_area(ran),
     ),
-    "code that holds on": ([Reply(code=STUBBORN)], lambda ran: "running step 2 · 1 s" in last_area(ran)),
+    "code that holds on": ([Reply(code=STUBBORN)], lambda ran: "1 s · running step 2" in last_area(ran)),
 }
 
 

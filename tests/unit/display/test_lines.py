@@ -93,9 +93,9 @@ def test_the_last_line_of_a_terminal_says_what_is_waited_for_and_goes_away(monke
     display = TextDisplay(out)
     display(RequestSent(1, 1))
     end = time.monotonic() + 5
-    while "[waiting for the model · 2 s]" not in out.getvalue() and time.monotonic() < end:
+    while "[2 s · waiting for the model]" not in out.getvalue() and time.monotonic() < end:
         time.sleep(0.05)
-    assert out.screen == "[waiting for the model · 2 s]"
+    assert out.screen == "[2 s · waiting for the model]"
     display(TextStreamed("Hello"))
     time.sleep(1.2)  # it stays away while a line is being written
     assert out.screen == "Hello"
