@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -40,14 +41,14 @@ def expand(notebook: NotebookNode) -> NotebookNode:
     _give_ids(notebook)
     present = {cell.id for cell in notebook.cells}
     earlier: dict[str, list[str]] = {}
-    runs: set[object] = set()
+    runs: set[str] = set()
     for cell in list(notebook.cells):
         published = _take_out(cell) if cell.cell_type == "code" else {}
         if not published:
             continue
         taken = _inserted(cell)
         earlier[cell.id] = taken
-        runs |= {each["metadata"][_NOTE].get("run") for each in published.values()}
+        runs |= {str(each["metadata"][_NOTE].get("run")) for each in published.values()}
         fresh = [each for name, each in published.items() if name not in present and name not in taken]
         for each in fresh:
             each["metadata"][_NOTE]["agent_cell"] = cell.id
@@ -116,7 +117,8 @@ def write_notebook(notebook: NotebookNode, path: Path) -> None:
     except nbformat.ValidationError as exc:
         raise NotebookWriteError(f"The notebook for {path} is not valid.", why=str(exc.message)[:150]) from None
     except OSError as exc:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise NotebookWriteError(
             f"Cannot write {path}.", why=f"Reason: {exc.strerror}.", hint="Choose another place with -o."
         ) from None
@@ -135,7 +137,7 @@ def _take_out(cell: NotebookNode) -> dict[str, _Published]:
     return published
 
 
-def _slot(notebook: NotebookNode, agent: NotebookNode, runs: set[object]) -> int:
+def _slot(notebook: NotebookNode, agent: NotebookNode, runs: set[str]) -> int:
     """Where the next cells of a run go: below the agent cell, and below what of the run is there already."""
     at = notebook.cells.index(agent)
     for index in range(at + 1, len(notebook.cells)):
@@ -143,12 +145,12 @@ def _slot(notebook: NotebookNode, agent: NotebookNode, runs: set[object]) -> int
         if is_agent_cell(cell):
             break
         note = cell.metadata.get(_NOTE)
-        if isinstance(note, dict) and note.get("agent_cell") == agent.id and note.get("run") in runs:
+        if isinstance(note, dict) and note.get("agent_cell") == agent.id and str(note.get("run")) in runs:
             at = index
     return int(at) + 1
 
 
-def _drop(notebook: NotebookNode, earlier: Mapping[str, Sequence[str]], runs: set[object]) -> NotebookNode:
+def _drop(notebook: NotebookNode, earlier: Mapping[str, Sequence[str]], runs: set[str]) -> NotebookNode:
     """Remove cells that were inserted earlier, and detach those of them that were edited. A reader's own copies stay.
 
     Args:
@@ -160,7 +162,7 @@ def _drop(notebook: NotebookNode, earlier: Mapping[str, Sequence[str]], runs: se
     for cell in notebook.cells:
         note = cell.metadata.get(_NOTE)
         ours = isinstance(note, dict) and cell.get("id") in earlier.get(str(note.get("agent_cell")), ())
-        if ours and note.get("run") not in runs:
+        if ours and str(note.get("run")) not in runs:
             if note.get("source_sha256") == source_digest(cell.source):
                 continue
             del note["agent_cell"]

@@ -2,6 +2,8 @@
 
 papermill calls a notebook failed if it has an error output anywhere. So it does here if a step that failed had to
 become a cell, because a later one needs what it left behind or because of `--keep all`.
+
+papermill imports this module itself, by its entry point; to import it directly, import papermill first.
 """
 
 from __future__ import annotations
