@@ -31,7 +31,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     run_parser = commands.add_parser(
         "run",
         help="execute a notebook without a browser and make real cells of what its agent cells did",
-        description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise.",
+        description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise. "
+        "The exit code is 1 where a cell failed or an agent cell reached no answer; what was done is written all the same.",
     )
     run_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     run_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NAME-run.ipynb beside NOTEBOOK")
@@ -41,7 +42,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     expand_parser = commands.add_parser(
         "expand",
         help="make real cells of what agent cells did in a notebook that something else executed",
-        description="Turn the stored cells of NOTEBOOK, executed by nbconvert or papermill, say, into real cells.",
+        description="Turn the cells that NOTEBOOK keeps in its agent cells' outputs, after `jupyter execute`, say, into "
+        "real cells.",
     )
     expand_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     expand_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NOTEBOOK itself")
