@@ -32,7 +32,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
         "run",
         help="execute a notebook without a browser and make real cells of what its agent cells did",
         description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise. "
-        "The exit code is 1 where a cell failed or an agent cell reached no answer; what was done is written all the same.",
+        "The exit code is 1 where a cell failed or an agent cell reached no answer; what was done is written even so.",
     )
     run_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     run_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NAME-run.ipynb beside NOTEBOOK")
@@ -42,8 +42,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     expand_parser = commands.add_parser(
         "expand",
         help="make real cells of what agent cells did in a notebook that something else executed",
-        description="Turn the cells that NOTEBOOK keeps in its agent cells' outputs, after `jupyter execute`, say, into "
-        "real cells.",
+        description="Turn the cells that NOTEBOOK keeps in the outputs of its agent cells, as after `jupyter execute`, "
+        "into real cells.",
     )
     expand_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     expand_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NOTEBOOK itself")

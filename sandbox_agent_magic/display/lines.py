@@ -95,7 +95,7 @@ class TextDisplay:
             self._show_end_of(event.step)
         elif isinstance(event, RetryScheduled):
             self._line(f"{event.reason} Retry {event.attempt} in {event.wait_s:.1f} s.")
-        else:
+        elif isinstance(event, RunFinished):
             self._finish(event.result)
 
     def _show_output(self, output: Output) -> None:
