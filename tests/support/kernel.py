@@ -14,6 +14,7 @@ from typing import Literal
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
+OUTPUTS = {"stream", "display_data", "update_display_data", "execute_result", "error", "clear_output"}
 FrontEndName = Literal["lab", "console", "nbclient"]
 
 
@@ -22,9 +23,9 @@ class Ran:
     """What one cell's execution sent."""
 
     messages: list[dict[str, object]] = field(default_factory=list)
-    """Of iopub, in order, status messages left out."""
+    """Outputs, in order."""
     strays: list[str] = field(default_factory=list)
-    """Types of messages that named another parent than this cell."""
+    """Types of outputs that named another parent than this cell."""
     status: str = ""
     payload: list[dict[str, object]] = field(default_factory=list)
     after_stop_s: float = 0.0
@@ -96,11 +97,12 @@ class Kernel:
                 message = self._client.get_iopub_msg(timeout=0.05)
             except queue.Empty:
                 continue
-            if message["parent_header"].get("msg_id") != request["header"]["msg_id"]:
-                ran.strays += [message["msg_type"]] if message["msg_type"] != "status" else []
-            elif message["msg_type"] != "status":
+            kind, ours = message["msg_type"], message["parent_header"].get("msg_id") == request["header"]["msg_id"]
+            if kind in OUTPUTS and ours:
                 ran.messages.append(message)
-            elif message["content"]["execution_state"] == "idle":
+            elif kind in OUTPUTS:
+                ran.strays.append(kind)
+            elif ours and kind == "status" and message["content"]["execution_state"] == "idle":
                 ran.after_stop_s = time.monotonic() - stopped if stopped else 0.0
                 reply = self._client.get_shell_msg(timeout=5)["content"]
                 ran.status, ran.payload = reply["status"], reply.get("payload", [])
