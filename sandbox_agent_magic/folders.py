@@ -10,6 +10,16 @@ from .errors import SettingsError, WorkspaceError
 from .settings import Settings
 
 SUFFIX = ".sandbox"
+_SESSION = "JPY_SESSION_NAME"
+"""Servers that start kernels put the notebook's path here."""
+
+
+def environment_of(notebook: Path) -> dict[str, str]:
+    """Tells a kernel that no server starts which notebook it is for; none, unless `notebook` is a file."""
+    try:
+        return {_SESSION: str(notebook.resolve()) if notebook.is_file() else ""}
+    except OSError:
+        return {_SESSION: ""}
 
 
 def notebook_path(variables: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Path | None:
@@ -17,10 +27,10 @@ def notebook_path(variables: Mapping[str, object], environ: Mapping[str, str] | 
 
     Args:
         variables: the reader's own; VS Code puts `__vsc_ipynb_file__` there.
-        environ: the environment; servers that start kernels put JPY_SESSION_NAME there.
+        environ: the environment; JPY_SESSION_NAME is taken from it.
     """
     environ = os.environ if environ is None else environ
-    for value in (variables.get("__vsc_ipynb_file__"), environ.get("JPY_SESSION_NAME")):
+    for value in (variables.get("__vsc_ipynb_file__"), environ.get(_SESSION)):
         # A console or a shared document has another kind of name there.
         if isinstance(value, str) and value.endswith(".ipynb"):
             path = Path(value)

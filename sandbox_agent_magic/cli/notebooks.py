@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import NotebookWriteError, UsageError
+from ..folders import environment_of
 from ..settings.options import overrides_of
 from . import COMPLETED, NOT_COMPLETED, add_run_options
 
 if TYPE_CHECKING:
+    from nbclient.exceptions import CellExecutionError
     from nbformat import NotebookNode
 
 Commands = argparse._SubParsersAction
@@ -29,7 +31,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     run_parser = commands.add_parser(
         "run",
         help="execute a notebook without a browser and make real cells of what its agent cells did",
-        description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise.",
+        description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise. "
+        "The exit code is 1 where a cell failed or an agent cell reached no answer; what was done is written even so.",
     )
     run_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     run_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NAME-run.ipynb beside NOTEBOOK")
@@ -39,7 +42,8 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     expand_parser = commands.add_parser(
         "expand",
         help="make real cells of what agent cells did in a notebook that something else executed",
-        description="Turn the stored cells of NOTEBOOK, executed by nbconvert or papermill, say, into real cells.",
+        description="Turn the cells that NOTEBOOK keeps in the outputs of its agent cells, as after `jupyter execute`, "
+        "into real cells.",
     )
     expand_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
     expand_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NOTEBOOK itself")
@@ -65,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
             hint="Write %%agent --executor local --yes in the cells that need it.",
         )
     environment = {name.upper(): str(value) for name, value in overrides_of(options).items() if value is not None}
+    environment["AGENT_INSERT"] = "cells"
     return execute(source, target, environment)
 
 
@@ -77,12 +82,15 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
         environment: added to the kernel's environment.
     """
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError as Failed
+    from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     from ..notebook import expand as expansion
 
     notebook = expansion.drop_earlier(expansion.read_notebook(source))
+    if not target.exists():  # a place that cannot be written is better found before a model is asked
+        expansion.write_notebook(notebook, target)
     total = sum(cell.cell_type == "code" for cell in notebook.cells)
     done = 0
 
@@ -92,6 +100,7 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
             done += 1
             print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
 
+    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(target)}
     problem = ""
     # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
     with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
@@ -108,9 +117,9 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
         log = Path(sockets) / "kernel.log"
         try:
             with log.open("wb") as own_words:  # a kernel's log is not the reader's concern, unless it does not start
-                client.execute(env={**os.environ, **environment, "AGENT_TRUST_OUTPUT": "false"}, stderr=own_words)
-        except CellExecutionError as exc:
-            problem = f"A cell failed: {exc.ename}: {exc.evalue}"
+                client.execute(env={**os.environ, **environment, **always}, stderr=own_words)
+        except Failed as exc:
+            problem = _failure(exc)
         except (DeadKernelError, RuntimeError, AssertionError) as exc:
             # On Ctrl-C nbclient ends the kernel by itself, and then stumbles over its absence.
             if getattr(client, "_async_cleanup_kernel_future", None) is not None:
@@ -126,7 +135,29 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
         print(f"{problem}\nWhat was done before it is in {target}.", file=sys.stderr)
         return NOT_COMPLETED
     print(target)
-    return COMPLETED
+    ends = [end for cell in notebook.cells for end in _ends(cell)]
+    for end in ends:
+        print(f"An agent cell did not complete: {end}", file=sys.stderr)
+    return NOT_COMPLETED if ends else COMPLETED
+
+
+def _failure(error: CellExecutionError) -> str:
+    """Why a cell ended the run."""
+    if error.ename == "AgentInterrupted":
+        return "An agent cell was interrupted."
+    return f"A cell failed: {error.ename}: {error.evalue}"
+
+
+def _ends(cell: NotebookNode) -> list[str]:
+    """How the runs of an agent cell ended that reached no answer and raised no error."""
+    from ..display import RUN_METADATA
+
+    found = []
+    for output in cell.get("outputs", []):
+        about = output.get("metadata", {}).get(RUN_METADATA)
+        if isinstance(about, dict) and about.get("status") != "completed":
+            found.append(" ".join(str(output.get("data", {}).get("text/plain", "")).split()))
+    return found
 
 
 def expand(options: argparse.Namespace) -> int:

@@ -12,6 +12,8 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from ..errors import SandboxAgentError, UsageError
+from .front_end import front_end
+from .inserting import inserting
 from .lines import outputs_of, parse, words_of
 from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
 
@@ -63,6 +65,7 @@ class AgentMagics(Magics):
         default="ok",
         help="cells to insert: steps that worked (ok), all, final",
     )
+    @argument("--insert", metavar="WHERE", help="where they go: auto, cells, next-input, inline, none (AGENT_INSERT)")
     @argument("-o", "--output", metavar="NAME", help="keep the result in this variable")
     @argument("--trust-output", action="store_true", help="show rich output uncleaned; its scripts run in your page")
     @argument("--yes", action="store_true", help="consent to run code in your own kernel (--executor local)")
@@ -154,9 +157,14 @@ class AgentMagics(Magics):
 
         sent = values_of(options.send, self.shell.user_ns)
         files = tuple(Path(name) for name in options.file)
-        overrides = {**overrides_of(options), "agent_trust_output": options.trust_output or None}
+        overrides = {
+            **overrides_of(options),
+            "agent_trust_output": options.trust_output or None,
+            "agent_insert": options.insert,
+        }
         self._warn_of_trust(overrides)
         anchor = cell_id(self.shell)
+        mode = self.session.settings(overrides).agent_insert
         isolated = (options.executor or "sandbox") != "local"
         hidden = self.shell.user_ns_hidden
         variables = {name: value for name, value in self.shell.user_ns.items() if name not in hidden}
@@ -168,8 +176,8 @@ class AgentMagics(Magics):
             RunRequest(cell, files=files, keep=options.keep, cell_id=anchor, variables=sent),
             overrides=overrides,
             yes=options.yes,
-            watcher=watcher_for(self.shell),
-            writer=writer_for(self.shell, anchor),
+            watcher=watcher_for(self.shell, mode),
+            writer=inserting(self.shell, mode, writer_for(self.shell, anchor)),
         )
         if isolated and result.files:
             print(new_files_text(result.files, self.session.folder))
@@ -179,9 +187,7 @@ class AgentMagics(Magics):
         """Say so if the sandbox's output is shown uncleaned; headless, where nobody could read that, it is not."""
         from ..settings import trusts_output
 
-        kernel = getattr(self.shell, "kernel", None)
-        # Front ends with a reader let the kernel ask for input; nbclient, nbconvert and papermill do not.
-        self.session.headless = kernel is not None and not getattr(kernel, "_allow_stdin", True)
+        self.session.headless = front_end(self.shell) == "headless"
         if trusts_output(self.session.settings(overrides), headless=self.session.headless):
             print("The sandbox's output is shown uncleaned: scripts in it run in this page, as you.", file=sys.stderr)
 

@@ -6,12 +6,15 @@ import secrets
 import sys
 from typing import TYPE_CHECKING
 
+from .front_end import front_end
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from IPython.core.interactiveshell import InteractiveShell
 
     from ..session import Watcher
+    from ..settings import Insert
     from ..types import JSON, CellWriter, ExecutionResult, Output
 
 
@@ -25,20 +28,23 @@ class AgentInterrupted(KeyboardInterrupt):
         return ["Interrupted. The steps that had finished are kept."]
 
 
-def watcher_for(shell: InteractiveShell) -> Watcher:
+def watcher_for(shell: InteractiveShell, mode: Insert) -> Watcher:
     """Shows a run in this front end."""
     from ..display import NotebookDisplay, TextDisplay
 
-    if not hasattr(shell, "kernel"):  # a terminal shows text only, and cannot update it in place
+    kind = front_end(shell)
+    if kind == "terminal":
         return TextDisplay(sys.stdout)
+    if kind == "unknown":  # an area that is never updated would say "waiting" for ever
+        return TextDisplay(sys.stdout, stream=False, steps="all" if mode == "none" else "failed")
     transient = {"display_id": secrets.token_hex(8)}
     shown = False
     # The local executor swaps the shell's publisher while the model's code runs; progress must not be caught there.
     publish = shell.display_pub.publish
 
-    def update(bundle: dict[str, JSON]) -> None:
+    def update(bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         nonlocal shown
-        publish(data=bundle, metadata={}, transient=transient, update=shown)
+        publish(data=bundle, metadata=metadata, transient=transient, update=shown)
         shown = True
 
     return NotebookDisplay(update)

@@ -10,15 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..outputs import CELLS_MIMETYPE, cap_text, text_of
-from ..types import JSON, NotebookCell, Output, RunResult
-from .cells import fenced
+from ..outputs import CELLS_MIMETYPE
+from ..types import JSON, NotebookCell, RunResult
+from .fallback import is_rich, markdown_of, plain_of
 
 PublishHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
 """Displays a mime bundle with its metadata, as `IPython.display.publish_display_data` does."""
-
-_SHOWN_TEXT = 20_000
-"""Bytes of a cell's text that are shown where cells cannot be inserted; the cell itself keeps all of it."""
 
 
 class CellPublisher:
@@ -39,12 +36,12 @@ class CellPublisher:
         """Display one finished cell, then its rich outputs."""
         bundle: dict[str, JSON] = {
             CELLS_MIMETYPE: {"version": 1, "run": self._run_id, "after": self._anchor, "cells": [_as_json(cell)]},
-            "text/markdown": _markdown(cell),
-            "text/plain": _plain(cell),
+            "text/markdown": markdown_of(cell),
+            "text/plain": plain_of(cell),
         }
         self._publish(bundle, {})
         for output in cell.get("outputs", []):
-            if (output["output_type"] == "display_data" or output["output_type"] == "execute_result") and _is_rich(
+            if (output["output_type"] == "display_data" or output["output_type"] == "execute_result") and is_rich(
                 output
             ):
                 belongs: dict[str, JSON] = {"run": self._run_id, "cell": cell["id"]}
@@ -54,32 +51,9 @@ class CellPublisher:
         """Nothing is held back, so nothing is left to do."""
 
 
-def _is_rich(output: Output) -> bool:
-    if output["output_type"] == "stream" or output["output_type"] == "error":
-        return False
-    return any(key != "text/plain" for key in output["data"])
-
-
 def _as_json(cell: NotebookCell) -> dict[str, JSON]:
     # A shallow copy is enough: publishing serialises at once.
     copy: dict[str, JSON] = {}
     for key, value in cell.items():
         copy[key] = value  # type: ignore[assignment]  # a NotebookCell is JSON, key by key
     return copy
-
-
-def _text_outputs(cell: NotebookCell) -> str:
-    shown = [output for output in cell.get("outputs", []) if not _is_rich(output)]
-    return cap_text(text_of(shown), _SHOWN_TEXT)
-
-
-def _markdown(cell: NotebookCell) -> str:
-    if cell["cell_type"] == "markdown":
-        return cell["source"]
-    text = _text_outputs(cell)
-    return fenced(cell["source"], "python") + (f"\n\n{fenced(text)}" if text else "")
-
-
-def _plain(cell: NotebookCell) -> str:
-    text = _text_outputs(cell)
-    return cell["source"] + (f"\n\n{text}" if text else "")

@@ -64,6 +64,7 @@ class Resources:
             temperature=0.0,
             agent_cell_timeout=1.0,
             agent_trust_output=False,
+            agent_insert="auto",
         )
         key = (settings.agent_provider, relevant)
         if key not in self._providers:

@@ -15,8 +15,8 @@ class Watcher(Protocol):
     def __call__(self, event: Event) -> None:
         """Take one event."""
 
-    def fail(self) -> None:
-        """The run ended by an error, which is shown elsewhere."""
+    def close(self) -> None:
+        """The run is over, however it ended; an error is shown elsewhere."""
 
 
 class OpenGate:

@@ -12,7 +12,7 @@ from types import TracebackType
 from .. import bridge, context
 from ..agent import Agent, Replay
 from ..agent import replay as run_again
-from ..errors import SandboxAgentError, UsageError
+from ..errors import UsageError
 from ..notebook.cells import CellPlan
 from ..outputs import cap_text
 from ..prompts import result_text
@@ -150,13 +150,11 @@ class Session:
         try:
             prompt = self._announce(request, files, executor, settings)
             result = agent.run(prompt, conversation, emit=emit, gate=OpenGate(), run_id=run_id)
-        except SandboxAgentError:
-            if watcher is not None:
-                watcher.fail()
-            raise
         finally:
             codes = emit.codes if executor.name == "sandbox" else []
             self._turns.append(_Turn(request.cell_id, conversation[known:], codes, tuple(request.variables)))
+            if watcher is not None:
+                watcher.close()
         self.usage += result.usage
         return result
 

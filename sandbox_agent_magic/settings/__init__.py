@@ -1,11 +1,12 @@
 """Settings: what they are (`table`) and where their values come from (`load`)."""
 
 from .load import find_env_file, load
-from .table import Secret, Setting, Settings, env_example, rows
+from .table import Insert, Secret, Setting, Settings, env_example, rows
 from .trust import TIERS, sandbox_tier, trusts_output
 
 __all__ = [
     "TIERS",
+    "Insert",
     "Secret",
     "Setting",
     "Settings",

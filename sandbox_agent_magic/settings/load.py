@@ -147,6 +147,8 @@ def _parse(row: Setting, hint: object, value: object, source: str) -> object:
         if row.low is not None and row.high is not None and not row.low <= number <= row.high:
             raise _bad(row, text, source, bounds)
         return number
+    if typing.get_origin(hint) is typing.Literal and text not in kinds:
+        raise _bad(row, text, source, ", ".join(map(str, kinds)))
     return text
 
 

@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from ..errors import SettingsError
 
 T = TypeVar("T")
+Insert: TypeAlias = Literal["auto", "cells", "next-input", "inline", "none"]
+"""Where a run's code, outputs and answer go. `auto`: real cells, or in a terminal the next input."""
 _USERINFO = re.compile(r"//[^/@]*@")
 """A password may stand in an address."""
 
@@ -85,6 +87,7 @@ _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
 _REMOTE = "Remote sandboxes"
+_NOTEBOOK = "The notebook"
 _SHOW = "Messages"
 
 
@@ -189,6 +192,12 @@ class Settings:
     )
     scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
     e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)
+
+    agent_insert: Insert = option(
+        "auto",
+        "where code and outputs go: cells, next-input (code), inline (agent cell), none; auto: cells, if there are any",
+        section=_NOTEBOOK,
+    )
 
     detailed_error: bool = option(True, "errors in up to three lines; false: one", section=_SHOW)
     debug: bool = option(False, "full tracebacks of this package's own errors", section=_SHOW)
