@@ -19,6 +19,8 @@ from ..errors import SettingsError
 T = TypeVar("T")
 Insert: TypeAlias = Literal["auto", "cells", "next-input", "inline", "none"]
 """Where a run's code, outputs and answer go. `auto`: real cells, or in a terminal the next input."""
+Tier: TypeAlias = Literal["bubblewrap", "landlock"]
+"""Kinds of sandbox, the stronger one first."""
 _USERINFO = re.compile(r"//[^/@]*@")
 """A password may stand in an address."""
 
@@ -136,7 +138,7 @@ class Settings:
     )
 
     agent_executor: str = option("sandbox", "sandbox, or local (your own kernel; asks for --yes)", section=_RUN)
-    agent_sandbox: str = option(
+    agent_sandbox: Tier = option(
         "bubblewrap",
         "bubblewrap; or landlock, which is weaker, for machines that forbid namespaces (never from a .env)",
         section=_RUN,

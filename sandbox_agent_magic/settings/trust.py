@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from ..errors import SettingsError, UsageError
-from .table import Settings
+from .table import Settings, Tier
 
 _NAME = "AGENT_TRUST_OUTPUT"
 _TIER = "AGENT_SANDBOX"
-TIERS = ("bubblewrap", "landlock")
+TIERS: tuple[Tier, ...] = get_args(Tier)
 _TRUSTED_SOURCES = ("argument", "environment")
 
 
@@ -42,21 +44,13 @@ def trusts_output(settings: Settings, *, headless: bool) -> bool:
     return not headless
 
 
-def sandbox_tier(settings: Settings) -> str:
+def sandbox_tier(settings: Settings) -> Tier:
     """Which kind of sandbox code runs in: one of `TIERS`.
 
     Raises:
-        SettingsError: there is no such kind, or a `.env` asks for the weaker one.
+        SettingsError: a `.env` asks for the weaker one.
     """
     tier, source = settings.agent_sandbox, settings.source(_TIER)
-    if tier not in TIERS:
-        raise SettingsError(
-            f"There is no sandbox {tier[:40]!r}.",
-            name=_TIER,
-            source=source,
-            why=f"{_TIER} is set so in {source}.",
-            hint=f"Choose one of: {', '.join(TIERS)}.",
-        )
     if tier != TIERS[0] and source not in _TRUSTED_SOURCES:
         raise SettingsError(
             f"{_TIER}={tier} is not taken from a .env.",
