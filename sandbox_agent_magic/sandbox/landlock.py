@@ -35,7 +35,9 @@ _READ_ONLY = _EXECUTE | _READ | _LIST
 _READ_WRITE = _ALL_FILES & ~(_MAKE_DEVICES | _IOCTL)
 _LEAST_ABI = 3
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
-_KNOWLEDGE = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self", "/sys/devices/system/cpu")
+_KNOWLEDGE = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu")
+_OF_ITSELF = ("cgroup", "cmdline", "comm", "fd", "io", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
+"""Of /proc/self. The whole would show the machine's mounts, its network and all of its sockets (`net`)."""
 _COVER = """
 set -e
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -121,6 +123,8 @@ class Launcher:
 def _readable(folders: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Rules for the system and the interpreter's `folders`, without their secrets."""
     yield from ((name, _READ_ONLY) for name in _KNOWLEDGE)
+    yield from ((f"/proc/self/{name}", _READ_ONLY) for name in _OF_ITSELF)
+    yield "/proc/self/task", _LIST
     yield from ((name, _READ | _WRITE) for name in _DEVICES)
     secrets = masked(folders)
     for path in dict.fromkeys([*map(Path, SYSTEM), *folders]):

@@ -157,6 +157,18 @@ def test_a_daemon_of_the_code_ends_with_the_sandbox() -> None:
     assert not folder.exists()
 
 
+def test_where_memory_is_short_code_ends_before_its_supervisor() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    executor = SandboxExecutor(tier="landlock")
+    try:
+        run(executor, DAEMON)
+        inside = set(psutil.Process().children(recursive=True)) - before
+        scores = sorted(int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) for process in inside)
+        assert scores[0] < scores[1] == scores[-1] == 1000
+    finally:
+        executor.shutdown()
+
+
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
@@ -216,8 +228,8 @@ executor.shutdown()
 """
 
 
-def run_under(*wrapper: str) -> list[str]:
-    done = subprocess.run([*wrapper, sys.executable, "-c", AS_SOMEONE], capture_output=True, text=True, timeout=90)
+def run_under(*wrapper: str, code: str = AS_SOMEONE) -> list[str]:
+    done = subprocess.run([*wrapper, sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -225,6 +237,14 @@ def run_under(*wrapper: str) -> list[str]:
 def test_it_works_where_user_namespaces_are_switched_off() -> None:
     off = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$0" "$@"'
     assert run_under("unshare", "--user", "--map-root-user", "sh", "-c", off) == ["ok 42"]
+
+
+def test_root_that_has_no_id_to_spare_has_no_capability_inside() -> None:
+    read = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')])"
+    code = AS_SOMEONE.replace("import pandas; open('here', 'w').close(); 6 * 7", read.replace('"', "'"))
+    code = code.replace('["data"]["text/plain"]', '["text"]')
+    lines = run_under("unshare", "--user", "--map-root-user", code=code)
+    assert lines == [f"ok {['0' * 16] * 5}", ""]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
