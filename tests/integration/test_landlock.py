@@ -6,6 +6,7 @@ What it keeps in is for tests/attack to show.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import SandboxUnavailable, SettingsError
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.sandbox import Attempt, check, landlock, refusal
-from sandbox_agent_magic.sandbox.limits import MIB, SandboxLimits
-from tests.support.ordinary_user import ordinary_user
+from sandbox_agent_magic.sandbox.limits import MIB, SandboxLimits, tasks_of
+from tests.support.ordinary_user import UID, ordinary_user
 from tests.support.sandbox import attempt, run, text
 
 pytestmark = [
@@ -252,6 +253,50 @@ def test_it_works_for_an_ordinary_user_whose_python_lies_in_a_private_home() -> 
     with ordinary_user() as user:
         done = user.python("-c", AS_SOMEONE)
     assert (done.stdout, done.stderr) == ("ok 42\n", "")
+
+
+COUNT_CHILDREN = """
+import os, time
+started = 0
+try:
+    while started < 200:
+        if os.fork() == 0: time.sleep(20); os._exit(0)
+        started += 1
+except OSError: pass
+started"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("wrapper", [(), ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")])
+def test_it_works_beside_hundreds_of_the_users_processes_seen_or_in_other_containers(wrapper: tuple[str, ...]) -> None:
+    others = subprocess.Popen(
+        [
+            "setpriv",
+            f"--reuid={UID}",
+            "--clear-groups",
+            "sh",
+            "-c",
+            "for i in $(seq 400); do sleep 170 & done; echo; wait",
+        ],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert others.stdout is not None
+    try:
+        assert others.stdout.readline()
+        with ordinary_user() as user:
+            code = AS_SOMEONE.replace("\"import pandas; open('here', 'w').close(); 6 * 7\"", repr(COUNT_CHILDREN))
+            done = user.python("-c", code, wrapper=wrapper)
+    finally:
+        os.killpg(others.pid, signal.SIGKILL)
+        others.wait()
+        others.stdout.close()
+        deadline = time.monotonic() + 20
+        while tasks_of(UID) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    status, _, started = done.stdout.partition(" ")
+    assert (status, done.stderr) == ("ok", "")
+    assert 20 < int(started) <= 64
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have lost a capability")
