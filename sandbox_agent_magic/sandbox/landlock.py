@@ -33,7 +33,7 @@ _ALL_SCOPES = 0x3
 """Abstract sockets and signals."""
 _READ_ONLY = _EXECUTE | _READ | _LIST
 _READ_WRITE = _ALL_FILES & ~(_MAKE_DEVICES | _IOCTL)
-_LEAST_ABI = 3
+_LEAST_ABI, _SCOPED_ABI = 3, 6
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
 _KNOWLEDGE = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu")
 _OF_ITSELF = ("cgroup", "cmdline", "comm", "fd", "io", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
@@ -61,13 +61,22 @@ def abi() -> int:
     return max(0, int(version))
 
 
-def find() -> tuple[list[Launcher], list[str]]:
-    """The launcher, if this machine's kernel has what it takes; else why not."""
-    version = abi()
+def find(version: int, *, own_user: bool) -> tuple[list[Launcher], list[str]]:
+    """The launcher, if this machine's kernel has what it takes; else why not.
+
+    Args:
+        version: of Landlock (`abi`).
+        own_user: the sandbox runs as a user of its own; otherwise only Landlock keeps its signals in.
+    """
     if version == 0:
         return [], ["Landlock: the machine's kernel has none, or `lsm=` at its start leaves it out"]
     if version < _LEAST_ABI:
         return [], [f"Landlock: the machine's kernel has version {version}; {_LEAST_ABI} is needed (Linux 6.2)"]
+    if version < _SCOPED_ABI and not own_user:
+        why = f"has version {version}; unless you are root, {_SCOPED_ABI} is needed (Linux 6.12), which bounds signals"
+        return [], [f"Landlock: the machine's kernel {why}"]
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return [], ["Landlock: /proc does not name a process's children, so not all of the sandbox could be ended"]
     return [Launcher(version)], []
 
 

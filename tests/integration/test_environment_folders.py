@@ -30,7 +30,7 @@ from sandbox_agent_magic.sandbox.limits import SandboxLimits
 from sandbox_agent_magic.sandbox.plan import Plan, environment_folders
 room, *paths = map(Path, sys.argv[1:])
 uid = sandbox_uid()
-for launcher in [*bubblewrap.find()[0][:1], *landlock.find()[0]]:
+for launcher in [*bubblewrap.find()[0][:1], *landlock.find(landlock.abi(), own_user=uid is not None)[0]]:
     place = room / type(launcher).__module__
     for name in ("work", "tmp", "stage"):
         (place / name).mkdir(parents=True)

@@ -299,6 +299,25 @@ def test_it_works_beside_hundreds_of_the_users_processes_seen_or_in_other_contai
     assert 20 < int(started) <= 64
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has ids to spare")
+def test_as_root_each_sandbox_is_a_user_of_its_own() -> None:
+    one, other = SandboxExecutor(tier="landlock"), SandboxExecutor(tier="landlock")
+    try:
+        users = {text(run(executor, "import os; os.getuid()")) for executor in (one, other)}
+    finally:
+        one.shutdown()
+        other.shutdown()
+    assert len(users) == 2
+    assert "0" not in users
+
+
+def test_an_ordinary_user_is_told_which_kernel_keeps_signals_in() -> None:
+    found, notes = landlock.find(4, own_user=False)
+    assert (found, len(notes)) == ([], 1)
+    assert "version 4; unless you are root, 6 is needed (Linux 6.12)" in notes[0]
+    assert [launcher.version for launcher in landlock.find(4, own_user=True)[0]] == [4]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have lost a capability")
 def test_root_who_may_not_mount_gets_it_unless_python_lies_in_a_private_home() -> None:
     lines = run_under("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
