@@ -136,6 +136,15 @@ if os.fork() == 0:
 time.sleep(0.3)
 6 * 7
 """
+ENDED = """
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+code = "import threading, time; held = b'x' * (700 << 20)\\n"  # both take a moment to end
+code += "for _ in range(30): threading.Thread(target=time.sleep, args=[600], daemon=True).start()"
+for _ in range(3):
+    executor = SandboxExecutor(tier="landlock")
+    print(executor.execute(code, timeout_s=60, on_output=lambda output: None).status)
+    executor.shutdown()
+"""
 PARENT = f"""
 import sys, time
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
@@ -168,6 +177,17 @@ def test_where_memory_is_short_code_ends_before_its_supervisor() -> None:
         assert scores[0] < scores[1] == scores[-1] == 1000
     finally:
         executor.shutdown()
+
+
+def test_whoever_is_the_machines_first_process_has_nothing_to_wait_for() -> None:
+    code = f"""
+import os, subprocess, sys, time
+ours = subprocess.Popen([sys.executable, "-c", {ENDED!r}], stdout=subprocess.PIPE, text=True)
+print(*ours.communicate()[0].split(), sum(name.isdigit() for name in os.listdir("/proc")))
+"""
+    pid_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
+    done = subprocess.run([*pid_1, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ok ok ok 1\n", "")
 
 
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
