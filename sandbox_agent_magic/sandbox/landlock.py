@@ -35,7 +35,15 @@ _READ_ONLY = _EXECUTE | _READ | _LIST
 _READ_WRITE = _ALL_FILES & ~(_MAKE_DEVICES | _IOCTL)
 _LEAST_ABI, _SCOPED_ABI = 3, 6
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
-_KNOWLEDGE = ("/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu")
+_KNOWLEDGE = (
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/sys/devices/system/cpu",
+    # joblib looks here for how many processors it may use, and fails where they exist and cannot be read.
+    "/sys/fs/cgroup/cpu.max",
+    "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+)
 _OF_ITSELF = ("cgroup", "cmdline", "comm", "fd", "io", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
 """Of /proc/self. The whole would show the machine's mounts, its network and all of its sockets (`net`)."""
 _COVER = """
