@@ -1,8 +1,8 @@
 """A weaker sandbox, where namespaces are forbidden: Landlock for the files, a stricter system call filter for the rest.
 
 Chosen by AGENT_SANDBOX=landlock, never by itself. What it cannot hide, and bubblewrap can: that a file or a process
-exists, sizes and times of files, the machine's name. What it takes away besides: /tmp and /dev/shm of the machine
-(TMPDIR is the sandbox's own), sockets, semaphores between processes, changing a file's mode or times.
+exists, sizes and times of files, where links lead, the machine's name. What it takes away besides: /tmp and /dev/shm of
+the machine (TMPDIR is the sandbox's own), sockets, semaphores between processes, changing a file's mode or times.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from .syscalls import (
     DENIED_WITHOUT_NAMESPACES,
     IGNORED_FOR_OTHERS,
     IGNORED_WITHOUT_NAMESPACES,
+    UNSUPPORTED_WITHOUT_NAMESPACES,
 )
 
 
@@ -103,6 +104,8 @@ def _without_namespaces(code: _Code, m: _Machine) -> None:
     """What else is needed where the host's network and its processes are in reach."""
     for numbers in IGNORED_WITHOUT_NAMESPACES.values():
         code.answer(numbers[m.column], 0)
+    for numbers in UNSUPPORTED_WITHOUT_NAMESPACES.values():
+        code.answer(numbers[m.column], errno.EOPNOTSUPP)
     for numbers in IGNORED_FOR_OTHERS.values():
         code.check(numbers[m.column], 0, 0, allowed=(0,))
     for numbers in DENIED_FOR_OTHERS.values():

@@ -6,7 +6,11 @@ import os
 import stat
 from pathlib import Path
 
-from sandbox_agent_magic.sandbox.syscalls import DENIED_FOR_OTHERS, DENIED_WITHOUT_NAMESPACES
+from sandbox_agent_magic.sandbox.syscalls import (
+    DENIED_FOR_OTHERS,
+    DENIED_WITHOUT_NAMESPACES,
+    UNSUPPORTED_WITHOUT_NAMESPACES,
+)
 
 from .room import Attack, Escaped, Room
 from .syscalls import COLUMN, PREPARE, call, every
@@ -144,6 +148,7 @@ ATTACKS: list[Attack] = [
     *SOCKETS,
     *MACHINE,
     *every(DENIED_WITHOUT_NAMESPACES),
+    *every(UNSUPPORTED_WITHOUT_NAMESPACES, "ENOTSUP"),
     call("lease a file", {0: 72, 1: 25}[COLUMN], "0", "1024", "0"),
     call("change the attributes of an open file", {0: 16, 1: 29}[COLUMN], "0", "0x40086602", "0"),
 ]
