@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from . import COMPLETED, NOT_COMPLETED
+
+if TYPE_CHECKING:
+    from ..sandbox import KeptLayer
 
 Commands = argparse._SubParsersAction
 
@@ -31,8 +37,8 @@ def list_packages(_: argparse.Namespace) -> int:
     for layer in kept_layers():
         total += (size := layer.size())
         used = time.strftime("%Y-%m-%d", time.localtime(layer.used_at)) if layer.used_at else "-"
-        gone = "" if layer.workspace is not None and layer.workspace.exists() else " (gone)"
-        print(f"{layer.name:34} {size / 1e6:7,.0f} MB  {used:10}  {layer.workspace or '-'}{gone}")
+        gone = "" if _has_folder(layer) else " (gone)"
+        print(f"{layer.name:34} {size / 1e6:7,.0f} MB  {used:10}  {_shown(layer.workspace or '-')}{gone}")
     print(f"{total / 1e6:,.0f} MB in all. Remove some with: sandbox-agent packages remove NAME | --unused | --all")
     return COMPLETED
 
@@ -53,15 +59,24 @@ def remove(options: argparse.Namespace) -> int:
     if options.all:
         chosen = layers
     elif options.unused:
-        chosen += [layer for layer in layers if layer.workspace is None or not layer.workspace.exists()]
+        chosen += [layer for layer in layers if not _has_folder(layer)]
     elif not options.names:
         raise UsageError("Nothing is named.", hint="sandbox-agent packages remove NAME | --unused | --all")
     code = COMPLETED
     for layer in dict.fromkeys(chosen):
-        where = layer.workspace or layer.name
+        where = _shown(layer.workspace or layer.name)
         if layer.remove():
             print(f"removed: {where}")
         else:
             print(f"in use by a sandbox, kept: {where}")
             code = NOT_COMPLETED
     return code
+
+
+def _has_folder(layer: KeptLayer) -> bool:
+    return layer.workspace is not None and os.path.exists(layer.workspace)
+
+
+def _shown(name: Path | str) -> str:
+    """For a terminal: a folder's name may hold whatever a downloaded archive put there."""
+    return str(name) if str(name).isprintable() else repr(str(name))

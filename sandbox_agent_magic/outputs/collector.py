@@ -47,6 +47,8 @@ class OutputCollector:
         self._outputs: list[Output] = []
         self._displays: dict[str, list[DisplayOutput]] = {}
         """Outputs that may still be replaced, by their `display_id`."""
+        self._elsewhere: dict[str, int] = {}
+        """Sizes of what this cell put in the place of outputs that others display, by their `display_id`."""
         self._clear_at_next = False
         self._rich_left = MAX_RICH_BYTES
         self._errors = 0
@@ -92,8 +94,17 @@ class OutputCollector:
         if clean is None or clean["output_type"] != "display_data":
             return
         shown = self._displays.get(display_id, [])
-        if not self._has_room(sum(_size(clean) - _size(old) for old in shown)):
+        if shown:
+            grown = sum(_size(clean) - _size(old) for old in shown)
+        elif display_id in self._elsewhere or len(self._elsewhere) < MAX_OUTPUTS:
+            grown = _size(clean) - self._elsewhere.get(display_id, 0)
+        else:
+            self._note(f"updates of other cells' outputs after the first {MAX_OUTPUTS:,}")
             return
+        if not self._has_room(grown):
+            return
+        if not shown:
+            self._elsewhere[display_id] = _size(clean)
         for old in shown:
             old["data"], old["metadata"] = clean["data"], clean["metadata"]
         self._on_output({**clean, "transient": {"display_id": display_id, "update": True}})

@@ -4,6 +4,7 @@ from .canary import Attempt, refusal
 from .cgroup import described as memory_bound
 from .check import SandboxReport, check
 from .distributions import distribution_of, missing_module, requirements
+from .layers import KeptLayer
 from .layers import kept as kept_layers
 from .limits import SandboxLimits
 from .packages import PackageLayer
@@ -22,6 +23,7 @@ __all__ = [
     "requirements",
     "Attempt",
     "Breach",
+    "KeptLayer",
     "PackageLayer",
     "SandboxLimits",
     "SandboxProcess",

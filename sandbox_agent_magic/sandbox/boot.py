@@ -23,6 +23,8 @@ from collections.abc import Callable
 from typing import TextIO, TypedDict
 
 CLONE_NEWUSER = 0x10000000
+_MOST_TASKS = 1 << 22
+"""The machine's kernel has no more."""
 RUNAWAY = 256
 """Times the text that is kept: code that prints more is stopped."""
 
@@ -36,6 +38,8 @@ class Configuration(TypedDict):
     listeners: list[int]
     """Descriptors of listening sockets: shell, iopub."""
     limits: dict[str, int]
+    counts_others: bool
+    """Whether the limit of processes counts what this user runs elsewhere, other containers' processes among it."""
     hints: dict[str, str]
     """To the errors that a limit raises: `memory`, `processes`, `file`, `tmp`, `text`."""
     text_chars: int
@@ -58,6 +62,30 @@ def set_limits(limits: dict[str, int]) -> None:
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
+
+
+def tasks_before() -> int:
+    """Processes and threads that count against this user's limit besides this one.
+
+    Nobody tells: /proc shows one container's only, and the machine's kernel counts all with the same user id. So find
+    the smallest limit under which it lets this process fork.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    too_low, enough = 0, _MOST_TASKS if hard == resource.RLIM_INFINITY else min(hard, _MOST_TASKS)
+    while enough - too_low > 1:
+        middle = (too_low + enough) // 2
+        resource.setrlimit(resource.RLIMIT_NPROC, (middle, hard))
+        try:
+            child = os.fork()
+        except BlockingIOError:
+            too_low = middle
+            continue
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        enough = middle
+    resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+    return enough - 2  # at that limit: this process, and the child
 
 
 # ---- probes: each returns what it could do, or nothing -----------------------------------------------------------
@@ -319,6 +347,8 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv.pop()))
     with channel, channel.makefile("rwb") as lines:
         config: Configuration = json.loads(lines.readline())
+        if config["counts_others"]:
+            config["limits"]["RLIMIT_NPROC"] += tasks_before()
         set_limits(config["limits"])
         findings = {name: PROBES[name](config) for name in config["probes"]}
         lines.write(json.dumps(findings).encode() + b"\n")

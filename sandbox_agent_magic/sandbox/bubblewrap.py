@@ -6,6 +6,7 @@ import hashlib
 import importlib.util
 import os
 import stat
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ LAYER = "/packages"
 DATA = "/data"
 """Where big files of the reader appear inside."""
 PASSWD = f"user:x:{INSIDE_UID}:{INSIDE_UID}::{_HOME}:/bin/sh\n".encode()
+_EMPTY = ("--size", "4096", "--tmpfs")
 _STAGE = """
 set -e
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -189,11 +191,14 @@ def system(folders: Sequence[Path], staged: Mapping[Path, Path]) -> list[str]:
             arguments += ["--symlink", os.readlink(name), name]
         else:
             arguments += ["--ro-bind-try", name, name]
+    prefixes = {os.path.normpath(sys.prefix), os.path.normpath(sys.base_prefix)}
+    partly = [path for path in dict.fromkeys(str(folder.parent) for folder in folders) if path in prefixes]
+    for path in partly:  # lest its parts appear in a folder that can be written to, such as /tmp
+        arguments += [*_EMPTY, path]
     for folder in folders:
         arguments += ["--ro-bind", str(staged.get(folder, folder)), str(folder)]
     for path in map(str, masked(folders)):
-        if os.path.isdir(path):
-            arguments += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
-        else:
-            arguments += ["--ro-bind", "/dev/null", path]
+        arguments += [*_EMPTY, path, "--remount-ro", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
+    for path in partly:
+        arguments += ["--remount-ro", path]
     return arguments

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +67,22 @@ class ControlGroup:
             self._kills = int({row[0]: row[1] for row in rows if len(row) == 2}["oom_kill"])
         return self._kills
 
+    def _kill_members(self) -> None:
+        """What survived its launcher; version 1 has no `cgroup.kill`."""
+        for pid in self._members():
+            with contextlib.suppress(OSError):
+                handle = os.pidfd_open(pid)
+                try:
+                    if pid in self._members():  # still: a number may have been given to another process
+                        signal.pidfd_send_signal(handle, signal.SIGKILL)
+                finally:
+                    os.close(handle)
+
+    def _members(self) -> set[int]:
+        with contextlib.suppress(OSError, ValueError):
+            return {int(word) for word in (self.folders[0] / "cgroup.procs").read_text().split()} - {0}
+        return set()
+
     def remove(self) -> None:
         """Kill what is left in it, and remove it. `kills` keeps its last value."""
         _ = self.kills
@@ -74,6 +91,7 @@ class ControlGroup:
                 (folder / "cgroup.kill").write_text("1")
         deadline = time.monotonic() + _END_S
         while any(map(_busy, self.folders)) and time.monotonic() < deadline:
+            self._kill_members()
             time.sleep(0.005)
 
 

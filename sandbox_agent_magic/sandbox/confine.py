@@ -19,12 +19,14 @@ import sys
 import time
 from typing import NoReturn, TypedDict
 
-_SET_PDEATHSIG, _SET_SECCOMP, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 22, 36, 38  # of prctl
+_SET_PDEATHSIG, _SET_SECCOMP, _DROP_BOUNDING, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 22, 24, 36, 38  # of prctl
+_CAPABILITIES, _CAPABILITY_VERSION = range(64), 0x20080522
 _SECCOMP_FILTER = 2
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on x86_64 and aarch64
 _PATH_BENEATH = 1
 _FILE_RIGHTS = 0x1 | 0x2 | 0x4 | 0x4000 | 0x8000
 """Execute, write, read, truncate, ioctl of a device: what a rule on a file, not on a folder, may grant."""
+_FIRST_TO_DIE = 1000
 _END_S = 3.0
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
@@ -67,10 +69,15 @@ def confine(config: Confinement) -> None:
     for path, rights in config["rules"]:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             _grant(ruleset, path.replace("/proc/self", f"/proc/{os.getpid()}"), rights)
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write(str(_FIRST_TO_DIE))  # where memory is short, code must not outlive its supervisor
+    for capability in _CAPABILITIES:
+        _libc.prctl(_DROP_BOUNDING, capability, 0, 0, 0)  # works for root alone, which alone needs it
     if config["uid"] is not None:
         os.setgroups([])
         os.setresgid(config["uid"], config["uid"], config["uid"])
         os.setresuid(config["uid"], config["uid"], config["uid"])
+    _drop_capabilities()
     _call("prctl", _SET_PDEATHSIG, signal.SIGKILL)  # after the change of user, which forgets it
     _call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _call("syscall", _RESTRICT_SELF, ruleset, 0)
@@ -82,13 +89,21 @@ def confine(config: Confinement) -> None:
     _call("prctl", _SET_SECCOMP, _SECCOMP_FILTER, header, 0, 0)
 
 
+def _drop_capabilities() -> None:
+    """Root that has no id to spare stays root, but may do no more than another user."""
+    header = struct.pack("=Ii", _CAPABILITY_VERSION, 0)
+    _call("capset", header, bytes(24))
+
+
 def _grant(ruleset: int, path: str, rights: int) -> None:
     handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
         rights = rights if os.path.isdir(path) else rights & _FILE_RIGHTS
         _call("syscall", _ADD_RULE, ruleset, _PATH_BENEATH, struct.pack("=Qi", rights, handle), 0)
     finally:
-        os.close(handle)
+        # A rule is on an inode: those of /proc are made anew after memory was short, unless they are held.
+        if not path.startswith("/proc/"):
+            os.close(handle)
 
 
 # ---- the supervisor -----------------------------------------------------------------------------------------------
@@ -106,6 +121,14 @@ def supervise(child: int) -> int:
                 end_all()
                 code = os.waitstatus_to_exitcode(status)
                 return code if code >= 0 else 128 - code
+
+
+def _close_inherited() -> None:
+    """What is the child's alone. Not all numbers up to the limit, which may be a thousand million."""
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        if descriptor > 2:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
 
 def reaped() -> list[tuple[int, int]]:
@@ -132,6 +155,11 @@ def end_all() -> None:
         send(found, signal.SIGKILL)
         time.sleep(0.002)
         reaped()
+    # In a container, the first process may be one that never waits for what it is given.
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-1, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
 
 
 def send(pids: list[int], number: signal.Signals) -> None:
@@ -174,7 +202,7 @@ def main() -> NoReturn:
     supervisor = os.getpid()
     child = os.fork()
     if child:
-        os.closerange(3, 1024)
+        _close_inherited()
         os._exit(supervise(child))
     try:
         confine(config)

@@ -1,8 +1,8 @@
 """A weaker sandbox, where namespaces are forbidden: Landlock for the files, a stricter system call filter for the rest.
 
 Chosen by AGENT_SANDBOX=landlock, never by itself. What it cannot hide, and bubblewrap can: that a file or a process
-exists, sizes and times of files, the machine's name. What it takes away besides: /tmp and /dev/shm of the machine
-(TMPDIR is the sandbox's own), sockets, semaphores between processes, changing a file's mode or times.
+exists, sizes and times of files, where links lead, the machine's name. What it takes away besides: /tmp and /dev/shm of
+the machine (TMPDIR is the sandbox's own), sockets, semaphores between processes, changing a file's mode or times.
 """
 
 from __future__ import annotations
@@ -33,9 +33,19 @@ _ALL_SCOPES = 0x3
 """Abstract sockets and signals."""
 _READ_ONLY = _EXECUTE | _READ | _LIST
 _READ_WRITE = _ALL_FILES & ~(_MAKE_DEVICES | _IOCTL)
-_LEAST_ABI = 3
+_LEAST_ABI, _SCOPED_ABI = 3, 6
 _DEVICES = ("/dev/full", "/dev/null", "/dev/random", "/dev/urandom", "/dev/zero")
-_KNOWLEDGE = ("/proc/cpuinfo", "/proc/meminfo", "/proc/self", "/sys/devices/system/cpu")
+_KNOWLEDGE = (
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/sys/devices/system/cpu",
+    # joblib looks here for how many processors it may use, and fails where they exist and cannot be read.
+    "/sys/fs/cgroup/cpu.max",
+    "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+)
+_OF_ITSELF = ("cgroup", "cmdline", "comm", "fd", "io", "limits", "maps", "smaps_rollup", "stat", "statm", "status")
+"""Of /proc/self. The whole would show the machine's mounts, its network and all of its sockets (`net`)."""
 _COVER = """
 set -e
 while [ "$1" != -- ]; do mount --rbind "$1" "$2"; shift 2; done
@@ -59,13 +69,22 @@ def abi() -> int:
     return max(0, int(version))
 
 
-def find() -> tuple[list[Launcher], list[str]]:
-    """The launcher, if this machine's kernel has what it takes; else why not."""
-    version = abi()
+def find(version: int, *, own_user: bool) -> tuple[list[Launcher], list[str]]:
+    """The launcher, if this machine's kernel has what it takes; else why not.
+
+    Args:
+        version: of Landlock (`abi`).
+        own_user: the sandbox runs as a user of its own; otherwise only Landlock keeps its signals in.
+    """
     if version == 0:
         return [], ["Landlock: the machine's kernel has none, or `lsm=` at its start leaves it out"]
     if version < _LEAST_ABI:
         return [], [f"Landlock: the machine's kernel has version {version}; {_LEAST_ABI} is needed (Linux 6.2)"]
+    if version < _SCOPED_ABI and not own_user:
+        why = f"has version {version}; unless you are root, {_SCOPED_ABI} is needed (Linux 6.12), which bounds signals"
+        return [], [f"Landlock: the machine's kernel {why}"]
+    if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
+        return [], ["Landlock: /proc does not name a process's children, so not all of the sandbox could be ended"]
     return [Launcher(version)], []
 
 
@@ -121,6 +140,8 @@ class Launcher:
 def _readable(folders: Sequence[Path]) -> Iterator[tuple[str, int]]:
     """Rules for the system and the interpreter's `folders`, without their secrets."""
     yield from ((name, _READ_ONLY) for name in _KNOWLEDGE)
+    yield from ((f"/proc/self/{name}", _READ_ONLY) for name in _OF_ITSELF)
+    yield "/proc/self/task", _LIST
     yield from ((name, _READ | _WRITE) for name in _DEVICES)
     secrets = masked(folders)
     for path in dict.fromkeys([*map(Path, SYSTEM), *folders]):

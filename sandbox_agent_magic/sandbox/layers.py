@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -16,6 +17,10 @@ from pathlib import Path
 from . import usage
 
 _SUFFIX = ".json"
+_GONE = "removed-"
+"""How a folder is called while it is removed."""
+_PATIENCE_S = 1.0
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)  # Windows has neither
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,7 @@ class KeptLayer:
         """The folder that it belongs to; None where the note is lost."""
         try:
             found = json.loads(self._note.read_text("utf-8"))["workspace"]
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
         return Path(found) if isinstance(found, str) else None
 
@@ -51,29 +56,68 @@ class KeptLayer:
         return usage.disk([self.path], ())
 
     def use(self) -> int:
-        """Mark it as in use; returns the descriptor to close afterwards."""
-        import fcntl
+        """Mark it as in use, made anew if it has just been removed; returns the descriptor to close afterwards.
 
-        mark = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(OSError):
-            fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        Raises:
+            OSError: it cannot be made.
+        """
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            late = time.monotonic() > deadline
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                mark = os.open(self.path, _FOLDER)
+            except (FileExistsError, FileNotFoundError):  # removed meanwhile
+                if late:
+                    raise
+                continue
+            if late or (self._share(mark) and self._is(mark)):
+                break
+            os.close(mark)
+            time.sleep(0.001)
         with contextlib.suppress(OSError):
             os.utime(self._note, (time.time(), time.time()))
         return mark
+
+    @staticmethod
+    def _share(mark: int) -> bool:
+        """Lock the open folder against removal; False while it is being removed."""
+        import fcntl
+
+        try:
+            fcntl.flock(mark, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # a file system without locks
+        return True
+
+    def _is(self, mark: int) -> bool:
+        """Whether the open folder is still this one."""
+        try:
+            return os.path.samestat(os.fstat(mark), self.path.stat())
+        except OSError:
+            return False
 
     def remove(self) -> bool:
         """Remove it, unless a sandbox uses it."""
         import fcntl
 
-        mark = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        gone = self.path.with_name(f"{_GONE}{self.path.name}-{secrets.token_hex(4)}")
+        try:
+            mark = os.open(self.path, _FOLDER)
+        except FileNotFoundError:
+            return True
         try:
             fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A sandbox that starts from now on makes a folder of its own: it never sees this one being emptied.
+            self.path.rename(gone)
         except OSError:
             return False
         finally:
             os.close(mark)
-        shutil.rmtree(self.path, ignore_errors=True)
         self._note.unlink(missing_ok=True)
+        shutil.rmtree(gone, ignore_errors=True)
         return True
 
     def forget_if_empty(self, mark: int) -> None:
@@ -93,7 +137,7 @@ class KeptLayer:
 def keep(workspace: Path) -> KeptLayer:
     """The layer of the folder `workspace`, made if need be."""
     version = f"{sys.implementation.cache_tag}-{os.uname().machine}"
-    key = hashlib.sha256(f"{version}:{workspace.resolve()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(os.fsencode(f"{version}:{workspace.resolve()}")).hexdigest()[:16]
     layer = KeptLayer(_home() / f"{version}-{key}")
     layer.path.mkdir(parents=True, exist_ok=True)
     layer._note.write_text(json.dumps({"workspace": str(workspace.resolve())}), "utf-8")
@@ -104,7 +148,7 @@ def kept() -> Iterator[KeptLayer]:
     """All layers, by name."""
     home = _home()
     if home.is_dir():
-        yield from (KeptLayer(path) for path in sorted(home.iterdir()) if path.is_dir())
+        yield from (KeptLayer(path) for path in sorted(home.iterdir()) if path.is_dir() and not path.is_symlink())
 
 
 def _home() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -104,6 +105,15 @@ def counted_tasks() -> int:
     release = re.match(r"(\d+)\.(\d+)", os.uname().release)
     new = release is not None and (int(release[1]), int(release[2])) >= (5, 14)
     return 0 if new else tasks_of(os.getuid())
+
+
+def users() -> set[int]:
+    """Ids of all users who have a process."""
+    found = set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):  # it has ended
+            found.add(os.stat(f"/proc/{name}").st_uid)
+    return found
 
 
 def tasks_of(uid: int) -> int:

@@ -48,6 +48,11 @@ MASKED = (
 )
 """In the interpreter's folders: where people and tools keep tokens, index passwords and environment variables."""
 
+_PARTS = ("bin", "include", "lib", "lib32", "lib64", "libexec", "pyvenv.cfg", "sbin", "share")
+"""Of an environment in a folder where people keep other things too."""
+_PEOPLES = (".env", ".git", ".ssh", "pyproject.toml", "pyvenv.cfg")
+"""What shows such a folder. A virtual environment may have been made in a project's (`python -m venv .`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -121,18 +126,26 @@ def interpreter() -> Path:
 
 
 def environment_folders() -> tuple[Path, ...]:
-    """Folders of the running interpreter, outermost first, without those below `/usr`."""
+    """Folders of the running interpreter, outermost first, without those below `/usr` and what else lies beside it."""
     executable = interpreter()
     wanted = [Path(sys.prefix), Path(sys.base_prefix), executable.resolve().parent.parent]
     site = sys.modules.get("site")
     user_site = getattr(site, "USER_SITE", None) if getattr(site, "ENABLE_USER_SITE", False) else None
-    if user_site and user_site in sys.path:
-        wanted.append(Path(user_site))
-    kept: list[Path] = []
+    found = [Path("/usr")]
     for folder in sorted({Path(os.path.normpath(path)) for path in wanted}, key=lambda path: len(path.parts)):
-        if os.path.isdir(folder) and not any(folder.is_relative_to(other) for other in [Path("/usr"), *kept]):
-            kept.append(folder)
-    return tuple(kept)
+        if os.path.isdir(folder) and not any(folder.is_relative_to(other) for other in found):
+            found += _parts_of(folder)
+    if user_site and user_site in sys.path and os.path.isdir(user_site):
+        found.append(Path(os.path.normpath(user_site)))
+    return tuple(found[1:])
+
+
+def _parts_of(folder: Path) -> list[Path]:
+    """What of an environment's folder is the interpreter's: all of it, unless people keep other things there too."""
+    home = Path(os.path.expanduser("~")).resolve()
+    if not home.is_relative_to(folder.resolve()) and not any(os.path.lexists(folder / name) for name in _PEOPLES):
+        return [folder]
+    return [path for name in _PARTS if os.path.exists(path := folder / name)]
 
 
 def masked(folders: Iterable[Path]) -> list[Path]:

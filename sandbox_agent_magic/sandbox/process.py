@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import secrets
 import select
@@ -14,25 +15,35 @@ from pathlib import Path
 from ..errors import ExecutorTimeout
 from . import bubblewrap, landlock, seccomp
 from .canary import Attempt, refusal
-from .limits import SandboxLimits
+from .limits import SandboxLimits, users
 from .plan import Launcher
 from .trial import Trial, Wish
 
 BUBBLEWRAP, LANDLOCK = "bubblewrap", "landlock"
 """Tiers: a sandbox of namespaces, and the weaker one without."""
+_SPARE = ((210_000, 50_000), (60_000, 5_000))
+"""First id and number of ranges that no distribution uses; a container may lack the first."""
+_STEP, _TRIES = 4_999, 16
+_numbers = itertools.count()
 _chosen: Launcher | None = None
 """The launcher that held first in this process; later starts try it first (and probe again)."""
 
 
 def sandbox_uid() -> int | None:
-    """As root, a user id that nobody has; else None: the sandbox runs as the user who asks.
+    """As root, a user id that nobody has, another one at each call; else None: the sandbox runs as the user who asks.
 
+    Two sandboxes must not be one user: before Linux 6.12, without namespaces, they could end each other's processes.
     Also None for the root of a rootless container that has no id to spare: that is an ordinary user outside.
     """
     if os.name != "posix" or os.getuid() != 0:
         return None
-    wanted = (210_000 + os.getpid() % 50_000, 60_000 + os.getpid() % 5_000)
-    return next((uid for uid in wanted if not _has_name(uid) and _mapped(uid)), None)
+    used = users()
+    for first, count in _SPARE:
+        for _ in range(_TRIES):
+            uid = first + (os.getpid() + _STEP * next(_numbers)) % count
+            if uid not in used and not _has_name(uid) and _mapped(uid):
+                return uid
+    return None
 
 
 def _mapped(number: int) -> bool:
@@ -199,7 +210,10 @@ def launchers(uid: int | None, tier: str = BUBBLEWRAP) -> tuple[Iterator[Launche
     if missing:
         return iter([]), [f"as root it needs {', '.join(missing)} (package util-linux)"]
     found: Sequence[Launcher]
-    found, notes = landlock.find() if tier == LANDLOCK else bubblewrap.find()
+    if tier == LANDLOCK:
+        found, notes = landlock.find(landlock.abi(), own_user=uid is not None)
+    else:
+        found, notes = bubblewrap.find()
     return iter(sorted(found, key=lambda launcher: launcher != _chosen)), notes
 
 

@@ -16,6 +16,7 @@ from .syscalls import (
     DENIED_WITHOUT_NAMESPACES,
     IGNORED_FOR_OTHERS,
     IGNORED_WITHOUT_NAMESPACES,
+    UNSUPPORTED_WITHOUT_NAMESPACES,
 )
 
 
@@ -28,12 +29,15 @@ class _Machine(NamedTuple):
     socketpair: int
     ioctl: int
     fcntl: int
+    prctl: int
 
 
 _MACHINES = {
-    "x86_64": _Machine(column=0, audit=0xC000003E, clone=56, clone3=435, socket=41, socketpair=53, ioctl=16, fcntl=72),
+    "x86_64": _Machine(
+        column=0, audit=0xC000003E, clone=56, clone3=435, socket=41, socketpair=53, ioctl=16, fcntl=72, prctl=157
+    ),
     "aarch64": _Machine(
-        column=1, audit=0xC00000B7, clone=220, clone3=435, socket=198, socketpair=199, ioctl=29, fcntl=25
+        column=1, audit=0xC00000B7, clone=220, clone3=435, socket=198, socketpair=199, ioctl=29, fcntl=25, prctl=167
     ),
 }
 
@@ -44,9 +48,10 @@ _AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENTS = 0, 4, 16  # offsets in struct secc
 _X32_BIT = 0x40000000
 _CLONE_NEW = 0x7E020000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-_FILE_ATTRIBUTES = (0x40086602, 0x40046602, 0x40087602, 0x401C5820)
-"""FS_IOC_SETFLAGS, its 32-bit form, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR: they change a file open for reading."""
-_F_SETLEASE = 1024
+_IOCTL_KIND, _OF_TERMINALS = 0xFF00, 0x5400
+"""Requests that start `T`: terminals, and the few that all descriptors know, such as FIONREAD and FIOCLEX."""
+_F_NOTIFY, _F_SETLEASE = 1026, 1024
+_PR_SET_PDEATHSIG = 1
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCKET_KIND, _SOCK_STREAM, _SOCK_SEQPACKET = 0xF, 1, 5
 
@@ -84,8 +89,7 @@ def program(machine: str, *, namespaces: bool = True) -> bytes:
     code.answer(m.clone3, errno.ENOSYS)
     code.check(m.clone, 0, errno.EPERM, any_bit=_CLONE_NEW)
     # Typing into the terminal that the sandbox was started from.
-    requests = (_TIOCSTI, _TIOCLINUX) if namespaces else (_TIOCSTI, _TIOCLINUX, *_FILE_ATTRIBUTES)
-    code.check(m.ioctl, 1, errno.EPERM, refused=requests)
+    code.check(m.ioctl, 1, errno.EPERM, refused=(_TIOCSTI, _TIOCLINUX), ends=namespaces)
     if namespaces:
         # The network namespace is empty, so IP is harmless; netlink, packet, vsock and the rest are not needed.
         # EOPNOTSUPP, not EAFNOSUPPORT: libzmq aborts on the latter (src/ip_resolver.cpp).
@@ -100,11 +104,18 @@ def _without_namespaces(code: _Code, m: _Machine) -> None:
     """What else is needed where the host's network and its processes are in reach."""
     for numbers in IGNORED_WITHOUT_NAMESPACES.values():
         code.answer(numbers[m.column], 0)
+    for numbers in UNSUPPORTED_WITHOUT_NAMESPACES.values():
+        code.answer(numbers[m.column], errno.EOPNOTSUPP)
     for numbers in IGNORED_FOR_OTHERS.values():
         code.check(numbers[m.column], 0, 0, allowed=(0,))
     for numbers in DENIED_FOR_OTHERS.values():
         code.check(numbers[m.column], 0, errno.EPERM, allowed=(0,))
-    code.check(m.fcntl, 1, errno.EPERM, refused=(_F_SETLEASE,))
+    # What file systems offer goes round Landlock: attributes of a file open for reading, snapshots of all of a btrfs
+    # volume. Sockets tell of the machine's network.
+    code.check(m.ioctl, 1, errno.EPERM, mask=_IOCTL_KIND, allowed=(_OF_TERMINALS,))
+    code.check(m.fcntl, 1, errno.EPERM, refused=(_F_SETLEASE, _F_NOTIFY))
+    # The kernel ends with its supervisor, whoever ends that.
+    code.check(m.prctl, 0, 0, refused=(_PR_SET_PDEATHSIG,))
     # Pairs and nothing else; a datagram socket could be sent to any name without `connect`.
     for number in (m.socket, m.socketpair):
         code.check(number, 1, errno.EOPNOTSUPP, mask=_SOCKET_KIND, allowed=(_SOCK_STREAM, _SOCK_SEQPACKET), ends=False)

@@ -120,6 +120,18 @@ IGNORED_WITHOUT_NAMESPACES: Numbers = {
     "utimensat": (280, 88),
 }
 
+# Nor these, which read what programs noted about any file of the user. Whoever copies a file asks, and is used to this.
+UNSUPPORTED_WITHOUT_NAMESPACES: Numbers = {
+    "getxattr": (191, 8),
+    "lgetxattr": (192, 9),
+    "fgetxattr": (193, 10),
+    "getxattrat": (464, 464),
+    "listxattr": (194, 11),
+    "llistxattr": (195, 12),
+    "flistxattr": (196, 13),
+    "listxattrat": (465, 465),
+}
+
 # Their first argument is a process; 0, the caller, is allowed. A thread of the caller has a number too, and libzmq
 # aborts if it cannot set its own threads' priority, so these report success.
 IGNORED_FOR_OTHERS: Numbers = {

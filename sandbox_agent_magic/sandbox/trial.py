@@ -20,7 +20,7 @@ from pathlib import Path
 from .. import scratch
 from . import cgroup, usage
 from .canary import Attempt
-from .limits import SandboxLimits, counted_tasks, tasks_of
+from .limits import SandboxLimits, counted_tasks
 from .plan import Launcher, Plan, environment_folders, open_to_all, pipe
 
 _MAX_SOCKET_PATH = 107
@@ -114,6 +114,7 @@ class Trial:
                 "kernel": wish.kernel,
                 "listeners": [listener.fileno() for listener in listeners],
                 "limits": wish.limits.rlimits(other_tasks=self._other_tasks(wish)),
+                "counts_others": self.launcher.supervised,
                 "hints": wish.limits.hints(),
                 "text_chars": wish.limits.outputs.text_bytes,
                 "probes": self.launcher.probes,
@@ -141,9 +142,7 @@ class Trial:
 
     def _other_tasks(self, wish: Wish) -> int:
         """Tasks outside of the sandbox that its limit of processes counts too."""
-        if wish.uid is not None:
-            return 0
-        return tasks_of(os.getuid()) if self.launcher.supervised else counted_tasks()
+        return 0 if wish.uid is not None or self.launcher.supervised else counted_tasks()
 
     def receive(self) -> bool:
         """Read a piece of the report; True when there is no more."""

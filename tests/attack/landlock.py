@@ -6,7 +6,11 @@ import os
 import stat
 from pathlib import Path
 
-from sandbox_agent_magic.sandbox.syscalls import DENIED_FOR_OTHERS, DENIED_WITHOUT_NAMESPACES
+from sandbox_agent_magic.sandbox.syscalls import (
+    DENIED_FOR_OTHERS,
+    DENIED_WITHOUT_NAMESPACES,
+    UNSUPPORTED_WITHOUT_NAMESPACES,
+)
 
 from .room import Attack, Escaped, Room
 from .syscalls import COLUMN, PREPARE, call, every
@@ -67,6 +71,21 @@ def _environment_of_the_host(room: Room) -> str:
     return room.refuse(f"print(open('/proc/{room.victim.pid}/cmdline').read())", "PermissionError", "FileNotFoundError")
 
 
+def _stay_when_the_supervisor_ends(room: Room) -> str:
+    code = f"{PREPARE}libc.prctl(1, 0)\nsignal = ctypes.c_int()\nlibc.prctl(2, ctypes.byref(signal))\n"
+    code += "print(signal.value)"
+    return room.answer(code, "9", "it ends with its supervisor all the same")
+
+
+def _request(name: str, request: int) -> Attack:
+    """An `ioctl` on a file of the sandbox's own."""
+    return call(name, {0: 16, 1: 29}[COLUMN], "os.open('.', os.O_RDONLY)", f"{request:#x}", "0")
+
+
+def _look(name: str, path: str) -> Attack:
+    return Attack("landlock", name, lambda room: room.refuse(f"print(open({path!r}).read())", "PermissionError"))
+
+
 def _socket(name: str, code: str) -> Attack:
     return Attack("landlock", name, lambda room: room.refuse(f"import socket; {code}", "OSError", "PermissionError"))
 
@@ -95,6 +114,7 @@ PROCESSES = [
     Attack("landlock", "kill the supervisor", _stop_the_supervisor),
     Attack("landlock", "change a process's priority", _priority_of_the_host),
     Attack("landlock", "read a process's command line", _environment_of_the_host),
+    Attack("landlock", "stay when the supervisor ends", _stay_when_the_supervisor_ends),
 ]
 SOCKETS = [
     _socket("make a datagram socket", "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)"),
@@ -102,11 +122,33 @@ SOCKETS = [
     _socket("make an IP socket", "socket.socket(socket.AF_INET)"),
     _socket("take a name that the host may call", "socket.socket(socket.AF_UNIX).bind('\\0taken')"),
 ]
+MACHINE = [
+    _look("see the machine's connections", "/proc/self/net/tcp"),
+    _look("see the machine's sockets", "/proc/self/net/unix"),
+    Attack(
+        "landlock",
+        "see them by a thread",
+        lambda room: room.refuse(
+            "import os; print(open(f'/proc/self/task/{os.getpid()}/net/unix').read())", "PermissionError"
+        ),
+    ),
+    _look("see the machine's mounts", "/proc/self/mountinfo"),
+    _socket(
+        "ask a socket for the machine's addresses",
+        "import fcntl; fcntl.ioctl(socket.socketpair()[0], 0x8912, bytes(16))",
+    ),
+    _request("snapshot a whole btrfs volume", 0x50009417),
+    _request("make a btrfs volume", 0x5000940E),
+    _request("make a file immutable", 0x40806685),
+    call("watch a folder", {0: 72, 1: 25}[COLUMN], "os.open('.', os.O_RDONLY)", "1026", "2"),
+]
 ATTACKS: list[Attack] = [
     *FILES,
     *PROCESSES,
     *SOCKETS,
+    *MACHINE,
     *every(DENIED_WITHOUT_NAMESPACES),
+    *every(UNSUPPORTED_WITHOUT_NAMESPACES, "ENOTSUP"),
     call("lease a file", {0: 72, 1: 25}[COLUMN], "0", "1024", "0"),
     call("change the attributes of an open file", {0: 16, 1: 29}[COLUMN], "0", "0x40086602", "0"),
 ]

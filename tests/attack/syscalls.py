@@ -47,10 +47,12 @@ def _in_a_child(name: str, code: str) -> Attack:
     return Attack("system calls", name, attempt)
 
 
-def every(calls: Numbers) -> list[Attack]:
+def every(calls: Numbers, error: str = "EPERM") -> list[Attack]:
     """A call of each of these, which must be denied."""
     return [
-        call(name, numbers[COLUMN] or 0, *["0"] * 6) for name, numbers in calls.items() if numbers[COLUMN] is not None
+        call(name, numbers[COLUMN] or 0, *["0"] * 6, error=error)
+        for name, numbers in calls.items()
+        if numbers[COLUMN] is not None
     ]
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
@@ -104,3 +105,27 @@ def test_a_group_of_version_2_is_joined_before_the_program_starts_and_killed_who
     finally:
         process.kill()
         process.stdout.close()
+
+
+ORPHAN = """
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    time.sleep(600)
+    os._exit(0)
+time.sleep(0.2)
+"""
+
+
+def test_a_process_that_survives_its_supervisor_ends_with_the_group() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    executor = SandboxExecutor(tier="landlock")
+    try:
+        run(executor, ORPHAN)
+        inside = set(psutil.Process().children(recursive=True)) - before
+        supervisor = next(process for process in inside if process.parent() == psutil.Process())
+        supervisor.kill()
+    finally:
+        executor.shutdown()
+    assert len(inside) >= 3
+    assert not psutil.wait_procs(inside, timeout=5)[1]

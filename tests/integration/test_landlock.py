@@ -6,6 +6,7 @@ What it keeps in is for tests/attack to show.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,8 +20,8 @@ from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import SandboxUnavailable, SettingsError
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.sandbox import Attempt, check, landlock, refusal
-from sandbox_agent_magic.sandbox.limits import MIB, SandboxLimits
-from tests.support.ordinary_user import ordinary_user
+from sandbox_agent_magic.sandbox.limits import MIB, SandboxLimits, tasks_of
+from tests.support.ordinary_user import UID, ordinary_user
 from tests.support.sandbox import attempt, run, text
 
 pytestmark = [
@@ -72,6 +73,15 @@ def test_copying_unpacking_and_temporary_files_work(confined: SandboxExecutor) -
         print(open(folder + '/two').read())
     """
     assert text(run(confined, code)) == "1"
+
+
+def test_what_libraries_read_to_count_processors_can_be_read(confined: SandboxExecutor) -> None:
+    code = """
+    import os
+    names = ["/sys/fs/cgroup/cpu.max", "/sys/fs/cgroup/cpu/cpu.cfs_period_us", "/proc/cpuinfo", "/proc/self/status"]
+    print([len(open(name).read()) > 0 for name in names if os.path.exists(name)])
+    """
+    assert text(run(confined, code)) in ("[True, True, True]", "[True, True]")
 
 
 def test_files_go_in_and_out_and_new_ones_are_named(confined: SandboxExecutor, tmp_path: Path) -> None:
@@ -135,6 +145,15 @@ if os.fork() == 0:
 time.sleep(0.3)
 6 * 7
 """
+ENDED = """
+from sandbox_agent_magic.executors.sandbox import SandboxExecutor
+code = "import threading, time; held = b'x' * (700 << 20)\\n"  # both take a moment to end
+code += "for _ in range(30): threading.Thread(target=time.sleep, args=[600], daemon=True).start()"
+for _ in range(3):
+    executor = SandboxExecutor(tier="landlock")
+    print(executor.execute(code, timeout_s=60, on_output=lambda output: None).status)
+    executor.shutdown()
+"""
 PARENT = f"""
 import sys, time
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
@@ -155,6 +174,29 @@ def test_a_daemon_of_the_code_ends_with_the_sandbox() -> None:
     executor.shutdown()
     assert not psutil.wait_procs(inside, timeout=5)[1]
     assert not folder.exists()
+
+
+def test_where_memory_is_short_code_ends_before_its_supervisor() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    executor = SandboxExecutor(tier="landlock")
+    try:
+        run(executor, DAEMON)
+        inside = set(psutil.Process().children(recursive=True)) - before
+        scores = sorted(int(Path(f"/proc/{process.pid}/oom_score_adj").read_text()) for process in inside)
+        assert scores[0] < scores[1] == scores[-1] == 1000
+    finally:
+        executor.shutdown()
+
+
+def test_whoever_is_the_machines_first_process_has_nothing_to_wait_for() -> None:
+    code = f"""
+import os, subprocess, sys, time
+ours = subprocess.Popen([sys.executable, "-c", {ENDED!r}], stdout=subprocess.PIPE, text=True)
+print(*ours.communicate()[0].split(), sum(name.isdigit() for name in os.listdir("/proc")))
+"""
+    pid_1 = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", sys.executable]
+    done = subprocess.run([*pid_1, "-c", code], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("ok ok ok 1\n", "")
 
 
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
@@ -216,8 +258,8 @@ executor.shutdown()
 """
 
 
-def run_under(*wrapper: str) -> list[str]:
-    done = subprocess.run([*wrapper, sys.executable, "-c", AS_SOMEONE], capture_output=True, text=True, timeout=90)
+def run_under(*wrapper: str, code: str = AS_SOMEONE) -> list[str]:
+    done = subprocess.run([*wrapper, sys.executable, "-c", code], capture_output=True, text=True, timeout=90)
     assert done.stderr == ""
     return done.stdout.splitlines()
 
@@ -227,11 +269,82 @@ def test_it_works_where_user_namespaces_are_switched_off() -> None:
     assert run_under("unshare", "--user", "--map-root-user", "sh", "-c", off) == ["ok 42"]
 
 
+def test_root_that_has_no_id_to_spare_has_no_capability_inside() -> None:
+    read = "print([line.split()[1] for line in open('/proc/self/status') if line.startswith('Cap')])"
+    code = AS_SOMEONE.replace("import pandas; open('here', 'w').close(); 6 * 7", read.replace('"', "'"))
+    code = code.replace('["data"]["text/plain"]', '["text"]')
+    lines = run_under("unshare", "--user", "--map-root-user", code=code)
+    assert lines == [f"ok {['0' * 16] * 5}", ""]
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_it_works_for_an_ordinary_user_whose_python_lies_in_a_private_home() -> None:
     with ordinary_user() as user:
         done = user.python("-c", AS_SOMEONE)
     assert (done.stdout, done.stderr) == ("ok 42\n", "")
+
+
+COUNT_CHILDREN = """
+import os, time
+started = 0
+try:
+    while started < 200:
+        if os.fork() == 0: time.sleep(20); os._exit(0)
+        started += 1
+except OSError: pass
+started"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("wrapper", [(), ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")])
+def test_it_works_beside_hundreds_of_the_users_processes_seen_or_in_other_containers(wrapper: tuple[str, ...]) -> None:
+    others = subprocess.Popen(
+        [
+            "setpriv",
+            f"--reuid={UID}",
+            "--clear-groups",
+            "sh",
+            "-c",
+            "for i in $(seq 400); do sleep 170 & done; echo; wait",
+        ],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert others.stdout is not None
+    try:
+        assert others.stdout.readline()
+        with ordinary_user() as user:
+            code = AS_SOMEONE.replace("\"import pandas; open('here', 'w').close(); 6 * 7\"", repr(COUNT_CHILDREN))
+            done = user.python("-c", code, wrapper=wrapper)
+    finally:
+        os.killpg(others.pid, signal.SIGKILL)
+        others.wait()
+        others.stdout.close()
+        deadline = time.monotonic() + 20
+        while tasks_of(UID) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    status, _, started = done.stdout.partition(" ")
+    assert (status, done.stderr) == ("ok", "")
+    assert 20 < int(started) <= 64
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root has ids to spare")
+def test_as_root_each_sandbox_is_a_user_of_its_own() -> None:
+    one, other = SandboxExecutor(tier="landlock"), SandboxExecutor(tier="landlock")
+    try:
+        users = {text(run(executor, "import os; os.getuid()")) for executor in (one, other)}
+    finally:
+        one.shutdown()
+        other.shutdown()
+    assert len(users) == 2
+    assert "0" not in users
+
+
+def test_an_ordinary_user_is_told_which_kernel_keeps_signals_in() -> None:
+    found, notes = landlock.find(4, own_user=False)
+    assert (found, len(notes)) == ([], 1)
+    assert "version 4; unless you are root, 6 is needed (Linux 6.12)" in notes[0]
+    assert [launcher.version for launcher in landlock.find(4, own_user=True)[0]] == [4]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can have lost a capability")

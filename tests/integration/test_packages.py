@@ -22,7 +22,7 @@ from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import ExecutorError, UsageError
 from sandbox_agent_magic.executors.installing import InstallingExecutor
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
-from sandbox_agent_magic.sandbox import pip_box, sandbox_uid
+from sandbox_agent_magic.sandbox import layers, pip_box, sandbox_uid
 from sandbox_agent_magic.sandbox.packages import PackageLayer
 from sandbox_agent_magic.settings import TIERS
 from sandbox_agent_magic.types import Output
@@ -437,3 +437,47 @@ def test_removing_packages_that_are_not_named_or_not_there_is_a_clear_error(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(["packages", *words]) == 2
     assert "sandbox-agent packages" in capsys.readouterr().err
+
+
+def test_packages_that_are_removed_while_a_sandbox_starts_do_not_vanish_under_it(tmp_path: Path) -> None:
+    layer = layers.KeptLayer(tmp_path / "layer")
+    stop = threading.Event()
+
+    def remove_again_and_again() -> None:
+        while not stop.is_set():
+            layer.remove()
+
+    remover = threading.Thread(target=remove_again_and_again)
+    remover.start()
+    try:
+        for _ in range(300):
+            mark = layer.use()
+            (layer.path / "module.py").touch()
+            time.sleep(0.001)
+            assert (layer.path / "module.py").exists()
+            os.close(mark)
+    finally:
+        stop.set()
+        remover.join()
+    assert layer.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folders_name_cannot_write_to_the_terminal_and_a_link_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sandbox_agent_magic.cli import main
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    room = tmp_path / "\x1b]0;title\x07\udcff"
+    room.mkdir()
+    os.close(layers.keep(room).use())
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "file").touch()
+    (tmp_path / "cache" / "sandbox_agent_magic" / "packages" / "link").symlink_to(tmp_path / "else")
+    assert main(["packages", "list"]) == 0
+    assert main(["packages", "remove", "--all"]) == 0
+    shown = capsys.readouterr().out
+    assert "\\x1b]0;title\\x07\\udcff" in shown
+    assert "\x1b" not in shown
+    assert (tmp_path / "else" / "file").exists()

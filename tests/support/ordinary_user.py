@@ -37,12 +37,16 @@ class OrdinaryUser:
     binds: Sequence[Path]
 
     def python(
-        self, *arguments: str, environ: Mapping[str, str] | None = None, timeout_s: float = 170
+        self,
+        *arguments: str,
+        environ: Mapping[str, str] | None = None,
+        timeout_s: float = 170,
+        wrapper: Sequence[str] = (),
     ) -> subprocess.CompletedProcess[str]:
-        """Run the user's Python with `arguments` in the user's home."""
+        """Run the user's Python with `arguments` in the user's home; root runs `wrapper` around it."""
         command = [*map(str, self.binds), str(self.home / "venv" / "bin" / "python"), *arguments]
         return subprocess.run(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "home", *command],
+            [*wrapper, "unshare", "--mount", "--propagation", "private", "sh", "-c", _SCRIPT, "home", *command],
             env={
                 "HOME": str(self.home),
                 "PATH": os.environ["PATH"],

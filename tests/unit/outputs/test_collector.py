@@ -77,6 +77,27 @@ def test_updates_share_the_room_of_all_rich_outputs_but_one_replaced_takes_none(
     assert any("MiB in all" in note for note in collector.dropped)
 
 
+def test_updates_of_what_earlier_cells_displayed_share_that_room_too() -> None:
+    seen: list[Output] = []
+    collector = OutputCollector(seen.append, limits=OutputLimits(picture_bytes=10 << 20))
+    for _ in range(20):
+        collector.update(update({"image/png": "A" * (4 << 20)}, "animation"))
+    assert len(seen) == 20
+    for number in range(100):
+        collector.update(update({"image/png": "A" * (4 << 20)}, f"plot {number}"))
+    assert len(seen) < 30
+    assert any("MiB in all" in note for note in collector.dropped)
+
+
+def test_there_are_no_more_such_updates_than_outputs() -> None:
+    seen: list[Output] = []
+    collector = OutputCollector(seen.append)
+    for number in range(3_000):
+        collector.update(update({"text/plain": "x"}, str(number)))
+    assert len(seen) == 1_000
+    assert any("after the first 1,000" in note for note in collector.dropped)
+
+
 def test_pieces_of_one_stream_become_one_output() -> None:
     assert collected(stream("a"), stream("b\n")) == ({"output_type": "stream", "name": "stdout", "text": "ab\n"},)
 

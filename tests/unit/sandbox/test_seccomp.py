@@ -128,3 +128,19 @@ def test_without_namespaces_files_cannot_be_leased_nor_their_attributes_be_set(m
         assert verdict(machine, IOCTL[column], 3, request, namespaces=False) == errno.EPERM
     assert verdict(machine, IOCTL[column], 3, 0x5401, namespaces=False) == ALLOW
     assert verdict(machine, CLONE[column], CLONE_NEWUSER | 17, namespaces=False) == errno.EPERM
+
+
+@MACHINES
+def test_without_namespaces_only_requests_that_all_descriptors_know_pass(machine: str, column: int) -> None:
+    for request in (0x50009417, 0x40806685, 0x8912):  # a snapshot, an immutable file, the machine's addresses
+        assert verdict(machine, IOCTL[column], 3, request, namespaces=False) == errno.EPERM
+        assert verdict(machine, IOCTL[column], 3, request) == ALLOW
+    for request in (0x5413, 0x541B, 0x5421, 0x5451):  # a terminal's size, bytes to read, non-blocking, close on exec
+        assert verdict(machine, IOCTL[column], 3, request, namespaces=False) == ALLOW
+
+
+@MACHINES
+def test_without_namespaces_a_process_stays_bound_to_its_parent(machine: str, column: int) -> None:
+    number = (157, 167)[column]
+    assert verdict(machine, number, 1, 0, namespaces=False) == 0
+    assert verdict(machine, number, 15, 0, namespaces=False) == ALLOW
