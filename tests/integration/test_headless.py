@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
 pytestmark = pytest.mark.integration
 
@@ -20,7 +22,7 @@ AGENT = "%%agent -p scripted -m script.json\nSum 1 to 100."
 EXPAND = "sandbox_agent_magic.notebook.nbconvert.ExpandCells"
 WAYS = {
     "run": ["sandbox-agent", "run", "job.ipynb", "-o", "job.ipynb"],
-    "nbconvert": ["jupyter-nbconvert", "--to", "sandbox-agent", "--output", "job", "job.ipynb"],
+    "nbconvert": ["jupyter-nbconvert", "--execute", "--to", "sandbox-agent", "--output", "job", "job.ipynb"],
     "nbconvert with the preprocessor": [
         *("jupyter-nbconvert", "--execute", "--to", "notebook", f"--NotebookExporter.preprocessors={EXPAND}"),
         *("--output", "job", "job.ipynb"),
@@ -124,6 +126,30 @@ def test_the_preprocessor_works_for_other_formats(tmp_path: Path) -> None:
     page = (tmp_path / "job.html").read_text()
     assert page.count("The sum is 5050.") == 1
     assert "sandbox-agent.cells" not in page
+
+
+def test_exporting_from_a_menu_runs_nothing_and_expands_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, AGENT)
+    stored = read(tmp_path)
+    NotebookClient(stored, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.write(stored, tmp_path / "job.ipynb")
+    (tmp_path / "script.json").unlink()  # no model would answer
+    done = run(tmp_path, "jupyter-nbconvert", "--to", "sandbox-agent", "--output", "out", "job.ipynb")
+    assert done.returncode == 0, done.stderr
+    assert [cell.source for cell in read(tmp_path, "out.ipynb").cells][-1] == "The sum is 5050."
+
+
+def test_papermill_keeps_what_was_done_before_an_interrupt(tmp_path: Path) -> None:
+    write(tmp_path, AGENT, "open('reached', 'w').close()\nimport time; time.sleep(60)")
+    command = [str(SCRIPTS / "papermill"), "--engine", "sandbox-agent", "job.ipynb", "out.ipynb"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "The sum is 5050." in [cell.source for cell in read(tmp_path, "out.ipynb").cells]
 
 
 def test_the_cells_are_made_whatever_a_env_file_wants(tmp_path: Path) -> None:

@@ -105,7 +105,16 @@ CASES = {
 
 HEADLESS = {
     "run": ["sandbox-agent", "run", "job.ipynb", "-o", "done.ipynb"],
-    "nbconvert": ["jupyter-nbconvert", "--to", "sandbox-agent", "--allow-errors", "--output", "done", "job.ipynb"],
+    "nbconvert": [
+        "jupyter-nbconvert",
+        "--execute",
+        "--to",
+        "sandbox-agent",
+        "--allow-errors",
+        "--output",
+        "done",
+        "job.ipynb",
+    ],
     "papermill": ["papermill", "--engine", "sandbox-agent", "job.ipynb", "done.ipynb"],
 }
 """Ways to execute `job.ipynb` without a browser, each into `done.ipynb`."""
