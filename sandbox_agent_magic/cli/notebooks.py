@@ -81,12 +81,12 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
         target: where the finished notebook goes.
         environment: added to the kernel's environment.
     """
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError as Failed
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     from ..notebook import expand as expansion
+    from .following import FollowedClient
 
     notebook = expansion.drop_earlier(expansion.read_notebook(source))
     if not target.exists():  # a place that cannot be written is better found before a model is asked
@@ -105,8 +105,9 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
     # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
     with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
         connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
-        client = NotebookClient(
+        client = FollowedClient(
             notebook,
+            out=sys.stderr,
             timeout=None,
             startup_timeout=_KERNEL_START_S,
             kernel_name="python3",

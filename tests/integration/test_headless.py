@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import pexpect
 import pytest
 from nbclient import NotebookClient
 
@@ -97,6 +98,25 @@ def test_a_run_that_reaches_a_limit_is_exit_code_1_and_says_so(tmp_path: Path) -
     assert "MAX_ITERATIONS" in done.stderr
     assert done.stdout == "job-run.ipynb\n"
     assert read(tmp_path, "job-run.ipynb").cells[-1].outputs[0].data["text/plain"] == "2"
+
+
+def test_whoever_waits_sees_what_the_agent_is_doing_and_how_it_ended(tmp_path: Path) -> None:
+    write(tmp_path, AGENT, script=[{**SUM[0], "delay_s": 2}, SUM[1]])
+    environ = {**os.environ, "TERM": "xterm"}
+    command = [str(SCRIPTS / "sandbox-agent"), "run", "job.ipynb"]
+    shown = pexpect.spawn(
+        command[0], command[1:], cwd=str(tmp_path), env=environ, encoding="utf-8", timeout=60, dimensions=(24, 150)
+    )
+    shown.expect("Agent: 1 s · waiting for the model")
+    shown.expect("Done in [0-9.]+ s · 1 step · [^\r]*\r\n")
+    shown.expect("job-run.ipynb\r\n")
+    shown.expect(pexpect.EOF)
+    shown.close()
+    assert shown.exitstatus == 0
+    piped = run(tmp_path, "sandbox-agent", "run", "job.ipynb")
+    assert "      Done in" in piped.stderr
+    assert "waiting" not in piped.stderr
+    assert "\x1b" not in piped.stderr
 
 
 def test_a_place_that_cannot_be_written_is_found_before_a_model_is_asked(tmp_path: Path) -> None:
