@@ -17,7 +17,7 @@ class FollowedClient(NotebookClient):
     """A notebook client that shows the state of agent cells: how each ended, and in a terminal what it does now.
 
     Args:
-        notebook: to execute.
+        notebook: what to execute.
         out: where to show it.
         **options: those of `NotebookClient`.
     """

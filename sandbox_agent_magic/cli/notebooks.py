@@ -77,7 +77,7 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
     """Run `source` in its own kernel and write it, expanded, to `target`; what was done before an error is kept.
 
     Args:
-        source: the notebook to run; its folder is the kernel's working directory.
+        source: the notebook to run; its folder is the kernel's working directory, the sandbox's folder lies beside it.
         target: where the finished notebook goes.
         environment: added to the kernel's environment.
     """
@@ -100,7 +100,7 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
             done += 1
             print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
 
-    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(target)}
+    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(source)}
     problem = ""
     # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
     with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
