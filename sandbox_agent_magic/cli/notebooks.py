@@ -77,16 +77,16 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
     """Run `source` in its own kernel and write it, expanded, to `target`; what was done before an error is kept.
 
     Args:
-        source: the notebook to run; its folder is the kernel's working directory.
+        source: the notebook to run; its folder is the kernel's working directory, the sandbox's folder lies beside it.
         target: where the finished notebook goes.
         environment: added to the kernel's environment.
     """
-    from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError as Failed
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
     from ..notebook import expand as expansion
+    from .following import FollowedClient
 
     notebook = expansion.drop_earlier(expansion.read_notebook(source))
     if not target.exists():  # a place that cannot be written is better found before a model is asked
@@ -100,13 +100,14 @@ def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
             done += 1
             print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
 
-    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(target)}
+    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(source)}
     problem = ""
     # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
     with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
         connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
-        client = NotebookClient(
+        client = FollowedClient(
             notebook,
+            out=sys.stderr,
             timeout=None,
             startup_timeout=_KERNEL_START_S,
             kernel_name="python3",

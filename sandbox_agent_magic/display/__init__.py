@@ -5,7 +5,7 @@ area's HTML (`markup`) holds escaped text only.
 """
 
 from .area import RUN_METADATA, NotebookDisplay
-from .lines import TextDisplay
+from .lines import ERASE, TextDisplay, is_live
 from .words import summary
 
-__all__ = ["RUN_METADATA", "NotebookDisplay", "TextDisplay", "summary"]
+__all__ = ["ERASE", "RUN_METADATA", "NotebookDisplay", "TextDisplay", "is_live", "summary"]

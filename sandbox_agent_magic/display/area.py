@@ -19,7 +19,7 @@ _MOST_S = 0.5
 UpdateHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
 """Shows a mime bundle with its metadata in place of the one before. Called from two threads, never at once."""
 RUN_METADATA = "sandbox_agent_run"
-"""Of the area at the end: how the run ended, for who executes a notebook and wants to know."""
+"""Of the area: whether the run goes on or how it ended, for who executes a notebook and wants to know."""
 
 
 class NotebookDisplay:
@@ -73,7 +73,10 @@ class NotebookDisplay:
         if html == self._drawn:
             return
         self._drawn, self._news = html, False
-        self._update({"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()}, {})
+        self._update(
+            {"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()},
+            {RUN_METADATA: {"status": "running"}},
+        )
 
     def _end(self, line: str, status: RunStatus) -> None:
         self._ended = True

@@ -26,8 +26,14 @@ from .view import RunView
 from .words import STEP_WORDS, summary
 
 _OUTPUT_BYTES = 4_000
-_ERASE = "\r\x1b[K"
+ERASE = "\r\x1b[K"
+"""Takes a terminal's last line away."""
 _LIVE_EVERY_S = 0.5
+
+
+def is_live(out: TextIO) -> bool:
+    """Whether `out` is a terminal whose last line can be replaced."""
+    return out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 class TextDisplay:
@@ -48,8 +54,7 @@ class TextDisplay:
         self._open_line = False
         self._said = ""
         """What the model has said since its last request."""
-        live = out.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-        self._ticker = Ticker(self._tick, least_s=_LIVE_EVERY_S, most_s=_LIVE_EVERY_S) if live else None
+        self._ticker = Ticker(self._tick, least_s=_LIVE_EVERY_S, most_s=_LIVE_EVERY_S) if is_live(out) else None
         self._live_line = ""
         self._ended = False
 
@@ -143,10 +148,10 @@ class TextDisplay:
             line = f"[{status}]"[:width]
             if line != self._live_line:
                 self._live_line = line
-                self._out.write(_ERASE + line)
+                self._out.write(ERASE + line)
                 self._out.flush()
 
     def _erase_live_line(self) -> None:
         if self._live_line:
             self._live_line = ""
-            self._out.write(_ERASE)
+            self._out.write(ERASE)

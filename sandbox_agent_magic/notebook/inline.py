@@ -56,10 +56,15 @@ class NextInputWriter:
             self._publish({"text/markdown": fenced(text), "text/plain": text}, {})
         _show_rich(cell, self._publish)
 
-    def finish(self, result: RunResult) -> None:  # noqa: ARG002
-        """Offer the code."""
-        if self._sources:
-            self._set_next_input(joined(self._sources))
+    def finish(self, result: RunResult) -> None:
+        """Offer the code; where the cell fails by an interrupt, notebooks take no next input, so it is displayed."""
+        if not self._sources:
+            return
+        code = joined(self._sources)
+        if result.status == "interrupted" and self._publish is not None:
+            self._publish({"text/markdown": fenced(code, "python"), "text/plain": code}, {})
+        else:
+            self._set_next_input(code)
 
 
 class AnswerWriter:

@@ -1,11 +1,11 @@
 """For nbconvert: an exporter that executes a notebook and makes real cells, and a preprocessor for other exporters.
 
-    jupyter nbconvert --to sandbox-agent NOTEBOOK
+    jupyter nbconvert --execute --to sandbox-agent NOTEBOOK
     jupyter nbconvert --execute --to html \\
         --HTMLExporter.preprocessors=sandbox_agent_magic.notebook.nbconvert.ExpandCells NOTEBOOK
 
 nbconvert runs the preprocessors of that option after its own, so after `--execute`. What should happen before the
-notebook is executed has to take the place of its `ExecutePreprocessor`, as the exporter does.
+notebook is executed has to take the place of its `ExecutePreprocessor`, as it does in the exporter.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ _EXECUTE = "nbconvert.preprocessors.ExecutePreprocessor"
 class ExpandCells(Preprocessor):
     """Makes real cells of what the agent cells of an executed notebook published."""
 
+    @default("enabled")
+    def _enabled_default(self) -> bool:
+        return True
+
     def preprocess(self, nb: NotebookNode, resources: object) -> tuple[NotebookNode, object]:
         """Expand `nb`."""
         return expand(nb), resources
 
 
-class ExecuteAndExpand(ExecutePreprocessor):
-    """Executes a notebook without the cells of its earlier runs, and makes real cells of the new ones.
+class ExecuteAnew(ExecutePreprocessor):
+    """Executes a notebook without the cells that its earlier runs left.
 
-    It has `ExecutePreprocessor`'s options, such as `--ExecutePreprocessor.timeout` and `--allow-errors`.
+    It has `ExecutePreprocessor`'s options, such as `--execute`, `--allow-errors`, `--ExecutePreprocessor.timeout`.
     """
-
-    @default("enabled")
-    def _enabled_default(self) -> bool:
-        return True
 
     def setup_kernel(self, **options: object) -> AbstractContextManager[None]:
         """Tell the kernel which notebook it runs, so that the sandbox's files stay beside it."""
@@ -55,21 +55,24 @@ class ExecuteAndExpand(ExecutePreprocessor):
         return made
 
     def preprocess(self, nb: NotebookNode, resources: object = None, km: object = None) -> tuple[NotebookNode, object]:
-        """Execute and expand `nb`.
+        """Execute `nb`.
 
         Raises:
             CellExecutionError: a cell failed, and errors are not allowed.
         """
-        notebook, resources = super().preprocess(drop_earlier(nb), resources, km)
-        return expand(notebook), resources
+        executed: tuple[NotebookNode, object] = super().preprocess(drop_earlier(nb), resources, km)
+        return executed
 
 
 class AgentNotebookExporter(NotebookExporter):
-    """`--to sandbox-agent`: an executed notebook whose agent cells have their real cells below them."""
+    """`--to sandbox-agent`: a notebook whose agent cells have their real cells below them.
 
-    export_from_notebook = None  # no entry in JupyterLab's "Save and Export": it would run a model
+    It executes the notebook only if `--execute` says so: JupyterLab lists every exporter in a menu, from which no model
+    should be run.
+    """
 
     @default("default_preprocessors")
     def _default_preprocessors_default(self) -> list[object]:
         names = NotebookExporter.default_preprocessors.default()
-        return [ExecuteAndExpand if name == _EXECUTE else name for name in names]
+        at = names.index(_EXECUTE)
+        return [*names[:at], ExecuteAnew, ExpandCells, *names[at + 1 :]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ..notebook.cells import CellPlan
 from ..settings import Settings
-from ..types import CellWriter, Event, Limits, RunFinished, StepFinished, Usage, Verdict
+from ..types import CellWriter, Event, Limits, NotebookCell, RunFinished, Step, StepFinished, Usage, Verdict
 
 
 class Watcher(Protocol):
@@ -38,19 +39,33 @@ class Emitter:
         self._plan = plan
         self.codes: list[str] = []
         """Of the steps that worked."""
+        self._steps = 0
+        """Whose cells were planned."""
+        self._cells: list[NotebookCell] = []
+        """That were planned and not written yet."""
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, StepFinished) and event.step.result.status == "ok":
             self.codes.append(event.step.code)
         if self._writer is not None and isinstance(event, StepFinished):
-            for cell in self._plan.step(event.step):
-                self._writer.add(cell)
+            self._write([event.step], self._writer)
         if self._writer is not None and isinstance(event, RunFinished):
-            for cell in self._plan.finish(event.result):
-                self._writer.add(cell)
+            self._write(event.result.steps, self._writer)  # an interrupt may have come while one was being written
+            self._cells += self._plan.finish(event.result)
+            self._write([], self._writer)
             self._writer.finish(event.result)
         if self._watcher is not None:
             self._watcher(event)
+
+    def _write(self, steps: Sequence[Step], writer: CellWriter) -> None:
+        """Plan and write the cells of those steps that are new; a cell stays planned until it is written in full."""
+        for step in steps:
+            if step.index > self._steps:
+                self._cells += self._plan.step(step)
+                self._steps = step.index
+        while self._cells:
+            writer.add(self._cells[0])
+            del self._cells[0]
 
 
 def limits_of(settings: Settings) -> Limits:

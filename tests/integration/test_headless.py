@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import nbformat
+import pexpect
 import pytest
+from nbclient import NotebookClient
 
 pytestmark = pytest.mark.integration
 
@@ -20,7 +23,7 @@ AGENT = "%%agent -p scripted -m script.json\nSum 1 to 100."
 EXPAND = "sandbox_agent_magic.notebook.nbconvert.ExpandCells"
 WAYS = {
     "run": ["sandbox-agent", "run", "job.ipynb", "-o", "job.ipynb"],
-    "nbconvert": ["jupyter-nbconvert", "--to", "sandbox-agent", "--output", "job", "job.ipynb"],
+    "nbconvert": ["jupyter-nbconvert", "--execute", "--to", "sandbox-agent", "--output", "job", "job.ipynb"],
     "nbconvert with the preprocessor": [
         *("jupyter-nbconvert", "--execute", "--to", "notebook", f"--NotebookExporter.preprocessors={EXPAND}"),
         *("--output", "job", "job.ipynb"),
@@ -97,6 +100,25 @@ def test_a_run_that_reaches_a_limit_is_exit_code_1_and_says_so(tmp_path: Path) -
     assert read(tmp_path, "job-run.ipynb").cells[-1].outputs[0].data["text/plain"] == "2"
 
 
+def test_whoever_waits_sees_what_the_agent_is_doing_and_how_it_ended(tmp_path: Path) -> None:
+    write(tmp_path, AGENT, script=[{**SUM[0], "delay_s": 2}, SUM[1]])
+    environ = {**os.environ, "TERM": "xterm"}
+    command = [str(SCRIPTS / "sandbox-agent"), "run", "job.ipynb"]
+    shown = pexpect.spawn(
+        command[0], command[1:], cwd=str(tmp_path), env=environ, encoding="utf-8", timeout=60, dimensions=(24, 150)
+    )
+    shown.expect("Agent: 1 s · waiting for the model")
+    shown.expect("Done in [0-9.]+ s · 1 step · [^\r]*\r\n")
+    shown.expect("job-run.ipynb\r\n")
+    shown.expect(pexpect.EOF)
+    shown.close()
+    assert shown.exitstatus == 0
+    piped = run(tmp_path, "sandbox-agent", "run", "job.ipynb")
+    assert "      Done in" in piped.stderr
+    assert "waiting" not in piped.stderr
+    assert "\x1b" not in piped.stderr
+
+
 def test_a_place_that_cannot_be_written_is_found_before_a_model_is_asked(tmp_path: Path) -> None:
     write(tmp_path, "open('ran', 'w').close()")
     (tmp_path / "file").touch()
@@ -124,6 +146,30 @@ def test_the_preprocessor_works_for_other_formats(tmp_path: Path) -> None:
     page = (tmp_path / "job.html").read_text()
     assert page.count("The sum is 5050.") == 1
     assert "sandbox-agent.cells" not in page
+
+
+def test_exporting_from_a_menu_runs_nothing_and_expands_what_is_there(tmp_path: Path) -> None:
+    write(tmp_path, AGENT)
+    stored = read(tmp_path)
+    NotebookClient(stored, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbformat.write(stored, tmp_path / "job.ipynb")
+    (tmp_path / "script.json").unlink()  # no model would answer
+    done = run(tmp_path, "jupyter-nbconvert", "--to", "sandbox-agent", "--output", "out", "job.ipynb")
+    assert done.returncode == 0, done.stderr
+    assert [cell.source for cell in read(tmp_path, "out.ipynb").cells][-1] == "The sum is 5050."
+
+
+def test_papermill_keeps_what_was_done_before_an_interrupt(tmp_path: Path) -> None:
+    write(tmp_path, AGENT, "open('reached', 'w').close()\nimport time; time.sleep(60)")
+    command = [str(SCRIPTS / "papermill"), "--engine", "sandbox-agent", "job.ipynb", "out.ipynb"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 60
+        while not (tmp_path / "reached").exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert "The sum is 5050." in [cell.source for cell in read(tmp_path, "out.ipynb").cells]
 
 
 def test_the_cells_are_made_whatever_a_env_file_wants(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from tests.support.parity import CASES, HEADLESS, execute, normalised
+from tests.support.five_notebooks import CASES, HEADLESS, execute, normalised
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +30,7 @@ def test_every_headless_way_gives_the_same_cells(tmp_path: Path, name: str) -> N
     assert normalised(done["papermill"][0]) == first
     if name == "file":
         for folder in folders.values():
-            stem = "job" if folder.name == "nbconvert" else "done"
+            stem = "done" if folder.name == "papermill" else "job"
             assert (folder / f"{stem}.sandbox" / "out.csv").read_text() == "a,b\n1,2\n"
     if name == "plot":
         table, chart = first[2], first[3]

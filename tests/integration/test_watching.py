@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from sandbox_agent_magic.outputs import CELLS_MIMETYPE
 from tests.support.kernel import Kernel, Ran, kernel
 from tests.support.model_server import ModelServer, Reply
 
@@ -75,6 +76,19 @@ def test_seconds_go_on_while_the_model_is_silent_and_belong_to_the_cell(shared: 
     assert ran.strays == []
     seconds = {int(match[1]) for area in ran.areas if (match := re.search(r"Agent: (\d+) s", area["text/plain"]))}
     assert {0, 1} <= seconds
+
+
+def test_the_area_is_not_caught_as_an_output_of_code_in_the_readers_own_kernel(shared: Kernel, model: Model) -> None:
+    code = "import time\nfor i in range(3):\n    print(i)\n    time.sleep(0.6)\ndisplay('shown')"
+    model.replies = [Reply(code=code), Reply("Done.")]
+    ran = shared.run("%%agent -e local --yes\nCount.")
+    assert (ran.status, ran.strays) == ("ok", [])
+    running = [area["text/plain"] for area in ran.areas if "running step 1" in area["text/plain"]]
+    assert len(running) >= 3
+    payload = next(display[CELLS_MIMETYPE] for display in ran.displays if CELLS_MIMETYPE in display)
+    (cell,) = payload["cells"]  # type: ignore[index]
+    assert [output["output_type"] for output in cell["outputs"]] == ["stream", "display_data"]  # type: ignore[index]
+    assert cell["outputs"][0]["text"] == "0\n1\n2\n"  # type: ignore[index]
 
 
 def test_a_long_reply_is_at_most_ten_updates_a_second(shared: Kernel, model: Model) -> None:

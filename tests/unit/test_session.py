@@ -78,6 +78,23 @@ def test_cells_are_written_as_steps_end(session: Session, script: Path) -> None:
     assert cells.finished is not None
 
 
+def test_an_interrupt_while_a_cell_is_being_written_loses_no_cell(session: Session, script: Path) -> None:
+    write(script, {"code": "print(1)"}, {"code": "print(2)"}, {"text": "Two."})
+
+    class Interrupted(Cells):
+        def add(self, cell: NotebookCell) -> None:
+            super().add(cell)
+            if len(self) == 2:
+                raise KeyboardInterrupt
+
+    cells = Interrupted()
+    result = session.run(RunRequest("Go"), writer=lambda _: cells)
+    assert result.status == "interrupted"
+    assert [cell["source"] for cell in cells] == ["%%sandbox\nprint(1)", *["%%sandbox\nprint(2)"] * 2]
+    assert cells[1]["id"] == cells[2]["id"]  # a notebook takes it once
+    assert cells.finished is result
+
+
 def test_a_failed_request_loses_no_step(session: Session, script: Path) -> None:
     write(script, {"code": "print(1)"}, {"error": "ProviderAuthError"})
     cells = Cells()

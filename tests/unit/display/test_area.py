@@ -130,6 +130,7 @@ def test_steps_are_listed_as_they_end_and_the_running_code_is_shown() -> None:
 def test_the_end_is_one_line_that_opens_the_transcript() -> None:
     with open_area() as area:
         area.display(RequestSent(1, 1))
+        assert area.metadata == {"sandbox_agent_run": {"status": "running"}}
         area.display(RetryScheduled(1, 0.0, "Too many requests."))
         area.display(StepFinished(FAILED))
         area.display(RunFinished(RESULT))

@@ -1,11 +1,11 @@
 """Five notebooks, and what has to be the same in them whichever way they were executed.
 
     case = CASES["plot"]
-    with case.model(folder) as server:         # the model's side of it; also writes folder / "job.ipynb"
-        ...                                    # execute it with server.environ
-    assert_same(normalised(notebook), ...)
+    with case.model(folder):                   # writes job.ipynb into folder, and a .env that leads to the model
+        ...                                    # execute it there
+    assert normalised(notebook) == ...
 
-A notebook is executed in a folder of its own, since it leaves files there.
+A notebook is executed in a folder of its own, since it leaves files there; the environment must name no other model.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Case:
     completes: bool = True
 
     @contextlib.contextmanager
-    def model(self, folder: Path) -> Iterator[dict[str, str]]:
-        """Write `job.ipynb` into `folder` and serve its model; gives the environment to execute it with."""
+    def model(self, folder: Path) -> Iterator[None]:
+        """Write `job.ipynb` into `folder`, and serve its model."""
         cells = [nbformat.v4.new_code_cell(source) for source in (SETUP, AGENT, self.after) if source]
         spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
         notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
@@ -66,7 +66,8 @@ class Case:
             return reply
 
         with ModelServer(choose) as server:
-            yield {"OPENAI_BASE_URL": server.url, "AGENT_PROVIDER": "openai", "MPLBACKEND": ""}
+            (folder / ".env").write_text(f"OPENAI_BASE_URL={server.url}\nAGENT_PROVIDER=openai\n")
+            yield
 
     @property
     def sources(self) -> list[str]:
@@ -105,7 +106,16 @@ CASES = {
 
 HEADLESS = {
     "run": ["sandbox-agent", "run", "job.ipynb", "-o", "done.ipynb"],
-    "nbconvert": ["jupyter-nbconvert", "--to", "sandbox-agent", "--allow-errors", "--output", "done", "job.ipynb"],
+    "nbconvert": [
+        "jupyter-nbconvert",
+        "--execute",
+        "--to",
+        "sandbox-agent",
+        "--allow-errors",
+        "--output",
+        "done",
+        "job.ipynb",
+    ],
     "papermill": ["papermill", "--engine", "sandbox-agent", "job.ipynb", "done.ipynb"],
 }
 """Ways to execute `job.ipynb` without a browser, each into `done.ipynb`."""
@@ -114,11 +124,12 @@ HEADLESS = {
 def execute(way: str, case: Case, folder: Path) -> tuple[nbformat.NotebookNode, subprocess.CompletedProcess[str]]:
     """Execute a case's notebook in `folder`, one of the headless ways."""
     command, *arguments = HEADLESS[way]
-    with case.model(folder) as environ:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "AGENT_"))}
+    with case.model(folder):
         done = subprocess.run(
             [str(_SCRIPTS / command), *arguments],
             cwd=folder,
-            env={**os.environ, **environ},
+            env=environ,
             capture_output=True,
             text=True,
             timeout=150,
