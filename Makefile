@@ -12,6 +12,7 @@ VENV := .venv
 TEST_VENV := .venv-test
 LITELLM_VENV := .venv-litellm
 TOOLS_VENV := .venv-tools
+NODE_MODULES := scripts/labextension/node_modules
 LITELLM_LIST := tests/requirements-litellm.txt
 
 SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pycache__/*' -not -path '*/.*') \
@@ -44,7 +45,7 @@ models: $(TEST_VENV)/.installed
 	@$(TEST_VENV)/bin/sandbox-agent model pull smollm2-135m
 
 .PHONY: lint
-lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against the settings table.
+lint: $(TEST_VENV)/.installed types  ## Style, types, layers, and env.example against the settings table.
 	@echo "==> ruff"
 	@$(TEST_VENV)/bin/ruff check .
 	@$(TEST_VENV)/bin/ruff format --check .
@@ -55,6 +56,20 @@ lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against 
 	@echo "==> env.example against the settings"
 	@diff -u env.example <($(TEST_VENV)/bin/python -m sandbox_agent_magic.settings) \
 		|| { echo "env.example is out of date: make env.example"; exit 1; }
+
+.PHONY: types
+types:  ## Types of the front-end module; needs npm (only CI insists on it).
+	@echo "==> tsc --checkJs"
+	@if command -v npm > /dev/null || [ -n "$${CI:-}" ]; then $(MAKE) $(NODE_MODULES)/.ready && $(NODE_MODULES)/.bin/tsc -p scripts/labextension; \
+		else echo "skipped: there is no npm here"; fi
+
+$(NODE_MODULES)/.ready: scripts/labextension/package-lock.json
+	@npm ci --prefix scripts/labextension --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: labextension
+labextension:  ## Name the front-end module after its content, once you have changed it.
+	@$(PYTHON) scripts/name_labextension.py
 
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
@@ -86,7 +101,7 @@ constraints:  ## Renew constraints.txt: the newest versions that fit, with hashe
 clean:  ## Remove what was made here (not the models in your cache folder).
 	@echo "==> removing environments, wheels and caches"
 	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(TOOLS_VENV) build dist demo-output
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	@rm -rf $(NODE_MODULES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- environments: rebuilt only when the pinned list changed -------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..outputs import CELLS_MIMETYPE, cap_text, text_of
 from ..types import JSON, NotebookCell, Output, RunResult
 from .cells import fenced
+from .offers import payload
 
 PublishHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
 """Displays a mime bundle with its metadata, as `IPython.display.publish_display_data` does."""
@@ -38,7 +39,7 @@ class CellPublisher:
     def add(self, cell: NotebookCell) -> None:
         """Display one finished cell, then its rich outputs."""
         bundle: dict[str, JSON] = {
-            CELLS_MIMETYPE: {"version": 1, "run": self._run_id, "after": self._anchor, "cells": [_as_json(cell)]},
+            CELLS_MIMETYPE: payload(self._run_id, self._anchor, [cell]),
             "text/markdown": _markdown(cell),
             "text/plain": _plain(cell),
         }
@@ -58,14 +59,6 @@ def _is_rich(output: Output) -> bool:
     if output["output_type"] == "stream" or output["output_type"] == "error":
         return False
     return any(key != "text/plain" for key in output["data"])
-
-
-def _as_json(cell: NotebookCell) -> dict[str, JSON]:
-    # A shallow copy is enough: publishing serialises at once.
-    copy: dict[str, JSON] = {}
-    for key, value in cell.items():
-        copy[key] = value  # type: ignore[assignment]  # a NotebookCell is JSON, key by key
-    return copy
 
 
 def _text_outputs(cell: NotebookCell) -> str:

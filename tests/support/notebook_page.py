@@ -1,0 +1,224 @@
+"""A notebook in a real page: what a reader sees of it and does with it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nbformat
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
+
+    from tests.support.jupyter import Server
+
+Replies = dict[str, Sequence[dict[str, object]]]
+"""Scripts for the scripted model, by file name."""
+WAIT_S = 60
+"""For anything that a kernel or a sandbox has to do first."""
+
+_OURS = "sandbox-agent-magic"
+
+CHROMIUM_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    # Nothing but loopback: a test must not depend on the network, nor reach it.
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+)
+
+# The panel of the notebook `name`, however the front end arranges its widgets.
+_PANEL = """
+name => {
+  const app = window.jupyterapp;
+  for (const area of ['main', 'down', 'right', 'left'])
+    for (const widget of app.shell.widgets(area))
+      if (widget.context && widget.context.path === name && widget.content && widget.content.model) return widget;
+  return null;
+}
+"""
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Debian's own, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    from tests.support.browser import CHROMIUM
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(CHROMIUM_ARGUMENTS))
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class NotebookPage:
+    """One notebook, open in a tab of its own.
+
+    Args:
+        context: the browser's; tabs of one context share cookies.
+        server: where the notebook lies.
+        name: its file name.
+    """
+
+    def __init__(self, context: BrowserContext, server: Server, name: str) -> None:
+        self.server = server
+        self.name = name
+        self.errors: list[str] = []
+        """What was reported as an error on the console, or thrown and not caught."""
+        self.page: Page = context.new_page()
+        self.page.set_default_timeout(WAIT_S * 1000)
+        self.page.on("console", self._on_console)
+        self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error} {error.stack}"))
+        self.page.on("dialog", lambda dialog: dialog.accept())
+        self.open()
+
+    def open(self) -> None:
+        """Load the page, and wait for the notebook and its kernel."""
+        self.page.goto(self.server.page(self.name))
+        self.wait_until_ready()
+
+    def reload(self) -> None:
+        """As F5 does, whatever is not saved."""
+        self.page.reload()
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """The notebook is shown and its kernel connected."""
+        self.page.wait_for_function(
+            f"name => {{ const panel = window.jupyterapp && ({_PANEL})(name);"
+            " const kernel = panel && panel.sessionContext.session && panel.sessionContext.session.kernel;"
+            " return !!kernel && kernel.connectionStatus === 'connected' && kernel.status !== 'unknown'; }",
+            arg=self.name,
+        )
+        # Some versions complain while they load, whatever is installed; of ours nothing may.
+        self.errors = [error for error in self.errors if _OURS in error]
+
+    def evaluate(self, body: str, argument: Any = None) -> Any:
+        """Run JavaScript with `panel`, `content` (its notebook widget), `app` and `argument`."""
+        return self.page.evaluate(
+            f"async ([name, argument]) => {{ const panel = ({_PANEL})(name);"
+            f" const content = panel.content, app = window.jupyterapp; {body} }}",
+            [self.name, argument],
+        )
+
+    # ---- what a reader sees -----------------------------------------------------------------------------------------
+
+    def cells(self) -> list[nbformat.NotebookNode]:
+        """The notebook's cells, as they would be saved."""
+        found = self.evaluate("return panel.context.model.toJSON().cells")
+        return [nbformat.from_dict(cell) for cell in found]
+
+    def sources(self) -> list[str]:
+        """The cells' sources."""
+        return [cell.source for cell in self.cells()]
+
+    def shown(self, index: int) -> str:
+        """A cell's text as it is rendered."""
+        self.evaluate("content.widgets[argument].node.scrollIntoView()", index)
+        time.sleep(0.3)
+        return str(self.evaluate("return content.widgets[argument].node.innerText", index)).strip()
+
+    def is_running(self, index: int) -> bool:
+        """Whether a cell runs, or waits to run."""
+        return "*" in self.evaluate("return content.widgets[argument].promptNode?.textContent ?? ''", index)
+
+    def wait_for_cells(self, count: int, *, seconds: float = WAIT_S) -> list[nbformat.NotebookNode]:
+        """Until there are `count` cells."""
+        wait_for(lambda: len(self.cells()) >= count, seconds, lambda: f"{count} cells; there are {self.sources()}")
+        return self.cells()
+
+    def wait_until_idle(self, *, seconds: float = WAIT_S) -> None:
+        """Until nothing runs, or waits to run, any more."""
+        idle = (
+            "const kernel = panel.sessionContext.session?.kernel;"
+            "return kernel?.status === 'idle' && !content.node.querySelector('.jp-mod-executing, .jp-Cell-running')"
+            " && ![...content.node.querySelectorAll('.jp-InputPrompt')].some(p => p.textContent.includes('*'))"
+        )
+        time.sleep(0.2)
+        wait_for(lambda: self.evaluate(idle) is True, seconds, lambda: f"an idle kernel; {self.sources()}")
+
+    # ---- what a reader does -----------------------------------------------------------------------------------------
+
+    def run(self, index: int, *, wait: bool = True) -> None:
+        """Run one cell, as its button does."""
+        self.evaluate(
+            "content.deselectAll(); content.activeCellIndex = argument; content.mode = 'command';"
+            " void app.commands.execute('notebook:run-cell')",
+            index,
+        )
+        if wait:
+            self.wait_until_idle()
+
+    def run_all(self, *, wait: bool = True) -> None:
+        """Run All."""
+        self.evaluate("void app.commands.execute('notebook:run-all-cells')")
+        if wait:
+            self.wait_until_idle(seconds=2 * WAIT_S)
+
+    def command(self, name: str) -> None:
+        """Run a command of the front end, in command mode."""
+        self.evaluate("content.mode = 'command'; content.node.focus(); await app.commands.execute(argument)", name)
+
+    def set_source(self, index: int, text: str) -> None:
+        """Edit a cell."""
+        self.evaluate("content.model.sharedModel.cells[argument[0]].setSource(argument[1])", [index, text])
+
+    def touch(self, name: str) -> None:
+        """Make a file in the sandbox's folder, which a step may be waiting for."""
+        (self.server.folder / f"{Path(self.name).stem}.sandbox" / name).touch()
+
+    def save(self) -> nbformat.NotebookNode:
+        """Save, and read what is in the file now."""
+        self.evaluate("await panel.context.save()")
+        return nbformat.read(self.server.folder / self.name, 4)
+
+    def screenshot(self, folder: Path, name: str) -> Path:
+        """Keep a picture of the page."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{name}.png"
+        self.page.screenshot(path=path)
+        return path
+
+    def close(self) -> None:
+        """Close the tab, without a question; the kernel goes on."""
+        self.page.close(run_before_unload=False)
+
+    def end(self) -> None:
+        """End the kernel, and close the tab."""
+        if not self.page.is_closed():
+            with contextlib.suppress(Exception):
+                self.evaluate("await panel.sessionContext.shutdown()")
+            self.close()
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+
+def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
+    """Until `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"{seconds} s were not enough for {what()}")
+        time.sleep(0.05)
+
+
+def write_notebook(folder: Path, name: str, *cells: str, scripts: Replies | None = None) -> None:
+    """A notebook of code cells, and scripts for the scripted model beside it."""
+    for script, replies in (scripts or {}).items():
+        (folder / script).write_text(json.dumps(list(replies)))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / name)
