@@ -44,6 +44,8 @@ declare module 'jupyterlab' {
     readonly id: string;
     readonly cell_type: string;
     getSource(): string;
+    getOutputs(): { data?: JSONObject; metadata?: JSONObject }[];
+    setOutputs(outputs: unknown[]): void;
     getMetadata(key: string): any;
     setMetadata(key: string, value: unknown): void;
   }

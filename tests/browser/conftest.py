@@ -72,11 +72,12 @@ def open_notebook(
 
     yield open_it
     failed = getattr(request.node, "failed", False)
+    errors = [error for page in pages for error in page.errors]
     for number, page in enumerate(pages):
-        if failed:
+        if failed and not page.page.is_closed():
             page.screenshot(SCREENSHOTS, f"failed-{request.node.name[:80]}-{number}")
         page.end()
-    assert [error for page in pages for error in page.errors] == []
+    assert errors == []
 
 
 @pytest.hookimpl(wrapper=True)

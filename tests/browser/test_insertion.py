@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
+import time
+
 import nbformat
 import pytest
 
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server
+from tests.support.notebook_page import LOAD, agent, answer, step, waiting, write_notebook
 
 pytestmark = pytest.mark.integration
 
-WAIT_FOR = "import os, time\nwhile not os.path.exists({name!r}): time.sleep(0.02)\nos.remove({name!r})\n"
-"""Code that waits for a file, so that a test says when a step ends."""
-
 THREE = [
-    {"text": "First I look.", "code": "1/0"},
-    {
-        "text": "A table.",
-        "code": "import pandas as pd\ndf = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})\nprint('made')\ndf",
-    },
-    {
-        "text": "A plot.",
-        "code": WAIT_FOR.format(name="go") + "import matplotlib.pyplot as plt\ndf.plot(x='a', y='b')\nplt.show()",
-    },
-    {"text": "It **rises**."},
+    step("1/0"),
+    step("import pandas as pd\ndf = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})\nprint('made')\ndf"),
+    step(waiting("go") + "import matplotlib.pyplot as plt\ndf.plot(x='a', y='b')\nplt.show()"),
+    answer("It **rises**."),
 ]
-AGENT = "%%agent -p scripted -m {script}\nPlot it."
-LOAD = "%load_ext sandbox_agent_magic"
 
 
 @pytest.fixture(params=["lab", "notebook7"])
@@ -35,13 +27,17 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
+def first_lines(cells: list[nbformat.NotebookNode]) -> list[str]:
+    return [cell.source.splitlines()[-1] for cell in cells]
+
+
 def test_each_step_appears_when_it_has_finished_then_the_answer(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, AGENT.format(script="three.json"), "'below'", scripts={"three.json": THREE})
+    page = open_notebook(server, LOAD, agent("three"), "'below'", scripts={"three": THREE})
     page.run(0)
     page.run(1, wait=False)
     before = page.wait_for_cells(4)
     assert [cell.source.splitlines()[0] for cell in before[1:]] == [
-        "%%agent -p scripted -m three.json",
+        before[1].source.splitlines()[0],
         "%%sandbox",
         "'below'",
     ]
@@ -64,3 +60,131 @@ def test_each_step_appears_when_it_has_finished_then_the_answer(server: Server, 
     saved = page.save()
     nbformat.validate(saved)
     assert [cell.id for cell in saved.cells] == [cell.id for cell in cells]
+
+
+def test_the_reader_goes_on_typing_in_the_same_place(server: Server, open_notebook: Open) -> None:
+    steps = [step(waiting("one") + "1"), step(waiting("two") + "print('x\\n' * 30)"), answer("Done.")]
+    fillers = [f"# cell {number}\n#\n#" for number in range(30)]
+    page = open_notebook(server, LOAD, agent("two"), *fillers, scripts={"two": steps})
+    page.run(0)
+    page.run(1, wait=False)
+    page.click_into(12)
+    page.page.keyboard.type("before ")
+    before = page.view()
+    assert (before["mode"], before["focused"]) == ("edit", True)
+    page.touch("one")
+    page.wait_for_cells(33)
+    page.page.keyboard.type("between ")
+    page.touch("two")
+    page.wait_for_cells(35)
+    page.page.keyboard.type("after")
+    page.wait_until_idle()
+    time.sleep(0.5)  # what scrolls late has scrolled by now
+    after = page.view()
+    assert page.sources()[15] == "# cell 10\n#\n#before between after"
+    assert after["active"] == before["active"]
+    assert (after["mode"], after["focused"], after["selected"]) == ("edit", True, before["selected"])
+    assert after["cursor"]["column"] == before["cursor"]["column"] + len("between after")
+    assert abs(after["top"] - before["top"]) <= 2
+
+
+def test_the_readers_selection_stays(lab: Server, open_notebook: Open) -> None:
+    page = open_notebook(
+        lab, LOAD, agent("two"), *"abcde", scripts={"two": [step(waiting("go") + "1"), answer("Done.")]}
+    )
+    page.run(0)
+    page.run(1, wait=False)
+    page.evaluate("content.activeCellIndex = 3; content.mode = 'command'; content.extendContiguousSelectionTo(5)")
+    before = page.view()
+    assert len(before["selected"]) == 3
+    page.touch("go")
+    page.wait_for_cells(9)
+    page.wait_until_idle()
+    after = page.view()
+    assert (after["selected"], after["active"], after["mode"]) == (before["selected"], before["active"], "command")
+
+
+def test_cells_that_the_reader_adds_moves_and_deletes_meanwhile_are_respected(lab: Server, open_notebook: Open) -> None:
+    steps = [
+        step("1"),
+        step(waiting("two") + "2"),
+        step(waiting("three") + "3"),
+        step(waiting("four") + "4"),
+        answer("End."),
+    ]
+    page = open_notebook(lab, LOAD, agent("four"), "'below'", scripts={"four": steps})
+    page.run(0)
+    page.run(1, wait=False)
+    page.wait_for_cells(4)
+    page.insert_cell(0, "'above all'")
+    page.insert_cell(4, "'after one'")
+    page.touch("two")
+    page.wait_for_cells(7)
+    assert first_lines(page.cells()) == ["'above all'", LOAD, "Work.", "1", "2", "'after one'", "'below'"]
+    page.move_cell(3, 6)  # the first step, to the end
+    page.touch("three")
+    page.wait_for_cells(8)
+    deleted = page.cells()[3]
+    assert deleted.source.endswith("2")
+    page.delete_cell(3)
+    page.touch("four")
+    page.wait_until_idle()
+    assert deleted.id not in [cell.id for cell in page.cells()]
+    assert first_lines(page.cells()) == [
+        *("'above all'", LOAD, "Work.", "'after one'", "'below'", "1"),
+        *("3", "4", "End."),
+    ]
+
+
+def test_several_agent_cells_under_run_all_keep_their_order(server: Server, open_notebook: Open) -> None:
+    page = open_notebook(
+        server,
+        LOAD,
+        agent("a"),
+        "'between'",
+        agent("b"),
+        "'last'",
+        scripts={"a": [step("'a1'"), step("'a2'"), answer("A.")], "b": [step("'b1'"), answer("B.")]},
+    )
+    page.run_all()
+    assert first_lines(page.cells()) == [
+        *(LOAD, "Work.", "'a1'", "'a2'", "A.", "'between'"),
+        *("Work.", "'b1'", "B.", "'last'"),
+    ]
+    assert page.cells()[5].outputs[0].data["text/plain"] == "'between'"
+
+
+def test_two_tabs_on_one_notebook_do_not_insert_twice(server: Server, open_notebook: Open) -> None:
+    first = open_notebook(server, LOAD, agent("one"), scripts={"one": [step("'step'"), answer("Done.")]})
+    second = open_notebook(server, name=first.name, again=True)
+    first.run(0)
+    first.run(1)
+    second.wait_until_idle()
+    time.sleep(0.5)
+    assert first_lines(first.cells()) == [LOAD, "Work.", "'step'", "Done."]
+    assert first_lines(second.cells()) == [LOAD, "Work."]
+    first.save()
+    second.evaluate("await panel.context.revert()")
+    second.reload()
+    time.sleep(0.5)
+    assert first_lines(second.cells()) == [LOAD, "Work.", "'step'", "Done."]
+
+
+def test_a_second_notebook_on_the_page_is_not_touched(lab: Server, open_notebook: Open) -> None:
+    page = open_notebook(lab, LOAD, agent("one"), scripts={"one": [step("'step'"), answer("Done.")]})
+    write_notebook(lab.folder, "other.ipynb", LOAD, agent("one"))
+    page.evaluate("""
+        const kernel = {id: panel.sessionContext.session.kernel.id};
+        const other = await app.commands.execute('docmanager:open', {path: 'other.ipynb', kernel});
+        await other.context.ready;
+        await other.sessionContext.ready;
+    """)
+    page.run(0)
+    page.run(1)
+    page.wait_for_cells(4)
+    kernels = "return [...app.shell.widgets('main')].map(w => w.sessionContext?.session?.kernel?.id)"
+    assert len(set(page.evaluate(kernels))) == 1
+    page.name, name = "other.ipynb", page.name
+    assert first_lines(page.cells()) == [LOAD, "Work."]
+    page.name = name
+    assert first_lines(page.cells()) == [LOAD, "Work.", "'step'", "Done."]

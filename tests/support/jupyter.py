@@ -31,6 +31,12 @@ class Server:
     """`lab` or `notebook`."""
     environment: dict[str, str] = field(default_factory=dict)
 
+    def enable_module(self, enabled: bool) -> None:
+        """Whether pages that load from now on have our front-end module."""
+        config = Path(self.environment["JUPYTER_CONFIG_DIR"]) / "labconfig" / "page_config.json"
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(json.dumps({"disabledExtensions": {} if enabled else {"sandbox-agent-magic": True}}))
+
     def page(self, name: str) -> str:
         """The address of a notebook."""
         path = f"lab/workspaces/{secrets.token_hex(4)}/tree" if self.app == "lab" else "notebooks"

@@ -21,6 +21,7 @@ Replies = dict[str, Sequence[dict[str, object]]]
 WAIT_S = 60
 """For anything that a kernel or a sandbox has to do first."""
 
+LOAD = "%load_ext sandbox_agent_magic"
 _OURS = "sandbox-agent-magic"
 
 CHROMIUM_ARGUMENTS = (
@@ -44,6 +45,14 @@ name => {
       if (widget.context && widget.context.path === name && widget.content && widget.content.model) return widget;
   return null;
 }
+"""
+
+
+_STATUS = "return panel.sessionContext.session?.kernel?.status"
+
+# Commands are for the notebook in front, which takes a moment to change.
+_ACTIVATE = """
+if (app.shell.currentWidget !== panel) { app.shell.activateById(panel.id); await new Promise(r => setTimeout(r, 300)); }
 """
 
 
@@ -74,6 +83,8 @@ class NotebookPage:
     def __init__(self, context: BrowserContext, server: Server, name: str) -> None:
         self.server = server
         self.name = name
+        self.expect_errors = False
+        """Whether a test is about to do what the front end itself calls an error."""
         self.errors: list[str] = []
         """What was reported as an error on the console, or thrown and not caught."""
         self.page: Page = context.new_page()
@@ -91,14 +102,19 @@ class NotebookPage:
     def reload(self) -> None:
         """As F5 does, whatever is not saved."""
         self.page.reload()
-        self.wait_until_ready()
+        self.wait_until_connected()
 
     def wait_until_ready(self) -> None:
-        """The notebook is shown and its kernel connected."""
+        """The notebook is shown, its kernel connected and heard of."""
+        self.wait_until_connected()
+        wait_for(lambda: self.evaluate(_STATUS) != "unknown", WAIT_S, lambda: "the kernel's status")
+
+    def wait_until_connected(self) -> None:
+        """The notebook is shown and its kernel connected, though it may be busy."""
         self.page.wait_for_function(
             f"name => {{ const panel = window.jupyterapp && ({_PANEL})(name);"
             " const kernel = panel && panel.sessionContext.session && panel.sessionContext.session.kernel;"
-            " return !!kernel && kernel.connectionStatus === 'connected' && kernel.status !== 'unknown'; }",
+            " return !!kernel && kernel.connectionStatus === 'connected'; }",
             arg=self.name,
         )
         # Some versions complain while they load, whatever is installed; of ours nothing may.
@@ -148,13 +164,24 @@ class NotebookPage:
         time.sleep(0.2)
         wait_for(lambda: self.evaluate(idle) is True, seconds, lambda: f"an idle kernel; {self.sources()}")
 
+    def view(self) -> dict[str, Any]:
+        """What the reader has in view and in hand: active cell, mode, selection, the cursor, where it is on the screen."""
+        found: dict[str, Any] = self.evaluate("""
+            const active = content.activeCell, box = active.node.getBoundingClientRect();
+            return {active: active.model.id, mode: content.mode, top: Math.round(box.top),
+                    selected: content.widgets.filter(w => content.isSelectedOrActive(w)).map(w => w.model.id),
+                    focused: active.node.contains(document.activeElement),
+                    cursor: active.editor ? active.editor.getCursorPosition() : null};
+        """)
+        return found
+
     # ---- what a reader does -----------------------------------------------------------------------------------------
 
     def run(self, index: int, *, wait: bool = True) -> None:
         """Run one cell, as its button does."""
         self.evaluate(
-            "content.deselectAll(); content.activeCellIndex = argument; content.mode = 'command';"
-            " void app.commands.execute('notebook:run-cell')",
+            f"{_ACTIVATE} content.deselectAll(); content.activeCellIndex = argument;"
+            " content.mode = 'command'; void app.commands.execute('notebook:run-cell')",
             index,
         )
         if wait:
@@ -162,13 +189,16 @@ class NotebookPage:
 
     def run_all(self, *, wait: bool = True) -> None:
         """Run All."""
-        self.evaluate("void app.commands.execute('notebook:run-all-cells')")
+        self.evaluate(f"{_ACTIVATE} void app.commands.execute('notebook:run-all-cells')")
         if wait:
             self.wait_until_idle(seconds=2 * WAIT_S)
 
     def command(self, name: str) -> None:
         """Run a command of the front end, in command mode."""
-        self.evaluate("content.mode = 'command'; content.node.focus(); await app.commands.execute(argument)", name)
+        self.evaluate(
+            f"{_ACTIVATE} content.mode = 'command'; content.node.focus(); await app.commands.execute(argument)",
+            name,
+        )
 
     def set_source(self, index: int, text: str) -> None:
         """Edit a cell."""
@@ -176,7 +206,50 @@ class NotebookPage:
 
     def touch(self, name: str) -> None:
         """Make a file in the sandbox's folder, which a step may be waiting for."""
-        (self.server.folder / f"{Path(self.name).stem}.sandbox" / name).touch()
+        folder = self.server.folder / f"{Path(self.name).stem}.sandbox"
+        wait_for(folder.is_dir, WAIT_S, lambda: f"the folder {folder}")
+        (folder / name).touch()
+
+    def click_into(self, index: int) -> None:
+        """Click into a cell's editor, at its end."""
+        self.evaluate("await content.scrollToItem(argument, 'center')", index)
+        time.sleep(0.5)
+        where = self.evaluate(
+            "const box = content.widgets[argument].node.querySelector('.cm-content').getBoundingClientRect();"
+            "return [box.right - 5, box.bottom - 8]",
+            index,
+        )
+        self.page.mouse.click(*where)
+
+    def insert_cell(self, index: int, source: str) -> None:
+        """Add a code cell."""
+        cell = {"cell_type": "code", "source": source, "metadata": {}, "outputs": [], "execution_count": None}
+        self.evaluate("content.model.sharedModel.insertCell(argument[0], argument[1])", [index, cell])
+
+    def delete_cell(self, index: int) -> None:
+        """Delete a cell, as the key d d does."""
+        self.evaluate(
+            "content.deselectAll(); content.activeCellIndex = argument; content.mode = 'command';"
+            " await app.commands.execute('notebook:delete-cell')",
+            index,
+        )
+
+    def move_cell(self, index: int, target: int) -> None:
+        """Move a cell, as dragging does."""
+        self.evaluate("content.moveCell(argument[0], argument[1])", [index, target])
+
+    def hear(self) -> None:
+        """From now on, remember what cells print."""
+        self.evaluate("""
+            window.heard = [];
+            panel.sessionContext.iopubMessage.connect((_, m) => {
+                if (m.header.msg_type === 'stream') window.heard.push(m.content.text);
+            });
+        """)
+
+    def heard(self) -> str:
+        """What was printed since `hear`, also by cells that are gone."""
+        return str(self.evaluate("return window.heard.join('')"))
 
     def save(self) -> nbformat.NotebookNode:
         """Save, and read what is in the file now."""
@@ -202,8 +275,28 @@ class NotebookPage:
             self.close()
 
     def _on_console(self, message: ConsoleMessage) -> None:
-        if message.type == "error":
+        if message.type == "error" and not (self.expect_errors and _OURS not in message.text):
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+
+def agent(script: str, options: str = "", request: str = "Work.") -> str:
+    """An agent cell whose model follows a script of `write_notebook`."""
+    return f"%%agent -p scripted -m SCRIPTS-{script}.json {options}".rstrip() + f"\n{request}"
+
+
+def step(code: str, **fields: object) -> dict[str, object]:
+    """A reply with code."""
+    return {"text": "I work.", "code": code, **fields}
+
+
+def answer(text: str, **fields: object) -> dict[str, object]:
+    """The last reply."""
+    return {"text": text, **fields}
+
+
+def waiting(name: str) -> str:
+    """Code that waits for `NotebookPage.touch(name)`, so that a test says when a step ends."""
+    return f"import os, time\nwhile not os.path.exists({name!r}): time.sleep(0.02)\nos.remove({name!r})\n"
 
 
 def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
@@ -218,7 +311,8 @@ def wait_for(condition: Callable[[], bool], seconds: float, what: Callable[[], s
 def write_notebook(folder: Path, name: str, *cells: str, scripts: Replies | None = None) -> None:
     """A notebook of code cells, and scripts for the scripted model beside it."""
     for script, replies in (scripts or {}).items():
-        (folder / script).write_text(json.dumps(list(replies)))
+        (folder / f"{Path(name).stem}-{script}.json").write_text(json.dumps(list(replies)))
+    cells = tuple(cell.replace("SCRIPTS", Path(name).stem) for cell in cells)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, folder / name)

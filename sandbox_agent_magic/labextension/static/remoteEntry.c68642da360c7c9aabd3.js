@@ -233,6 +233,20 @@
     return said !== '';
   }
 
+  /**
+   * Drop the outputs that carried what has become cells now: a page without this module had left them in the agent cell.
+   * @param {NotebookPanel} panel
+   * @param {string} id of the agent cell
+   */
+  function tidy(panel, id) {
+    const anchor = panel.content.model?.sharedModel.cells.find(cell => cell.id === id);
+    const outputs = anchor?.getOutputs() ?? [];
+    const kept = outputs.filter(({ data, metadata }) =>
+      data?.[MIME] ? !data[MIME].cells.every((/** @type {any} */ cell) => taken.has(cell.id)) : !taken.has(metadata?.[NOTE]?.cell)
+    );
+    if (kept.length < outputs.length) anchor?.setOutputs(kept);
+  }
+
   /** @param {NotebookPanel} panel @param {KernelRequest} request */
   function attempt(panel, request) {
     try {
@@ -256,7 +270,7 @@
       if (message.header.msg_type === 'execute_input') {
         kernel.registerMessageHook(msg_id, reply => stays(panel, reply));
       } else if (message.header.msg_type === 'comm_msg' && content.comm_id === CHANNEL) {
-        attempt(panel, content.data);
+        if (attempt(panel, content.data) !== null) tidy(panel, content.data.after);
       }
     });
   }
