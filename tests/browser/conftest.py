@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+numbers = itertools.count(1)
 Open = Callable[..., NotebookPage]
 
 
@@ -63,7 +64,7 @@ def open_notebook(
     ) -> NotebookPage:
         if server.url not in contexts:
             contexts[server.url] = browser.new_context(viewport={"width": 1200, "height": 900})
-        name = name or re.sub(r"\W+", "-", request.node.name)[:60].strip("-") + ".ipynb"
+        name = name or f"notebook-{next(numbers)}.ipynb"
         if not again:
             write_notebook(server.folder, name, *cells, scripts=scripts)
         page = NotebookPage(contexts[server.url], server, name)

@@ -149,6 +149,10 @@ class NotebookPage:
         """Whether a cell runs, or waits to run."""
         return "*" in self.evaluate("return content.widgets[argument].promptNode?.textContent ?? ''", index)
 
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Until `condition` holds."""
+        wait_for(condition, WAIT_S, lambda: f"it; the cells are {self.sources()}")
+
     def wait_for_cells(self, count: int, *, seconds: float = WAIT_S) -> list[nbformat.NotebookNode]:
         """Until there are `count` cells."""
         wait_for(lambda: len(self.cells()) >= count, seconds, lambda: f"{count} cells; there are {self.sources()}")
@@ -165,7 +169,7 @@ class NotebookPage:
         wait_for(lambda: self.evaluate(idle) is True, seconds, lambda: f"an idle kernel; {self.sources()}")
 
     def view(self) -> dict[str, Any]:
-        """What the reader has in view and in hand: active cell, mode, selection, the cursor, where it is on the screen."""
+        """What the reader has in hand: the active cell and where it is on the screen, mode, selection, cursor."""
         found: dict[str, Any] = self.evaluate("""
             const active = content.activeCell, box = active.node.getBoundingClientRect();
             return {active: active.model.id, mode: content.mode, top: Math.round(box.top),

@@ -54,11 +54,10 @@
     const old = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run !== run);
     /** @type {string[]} */
     let gone = [];
-    if (fresh.length || old.length) {
-      asOneStep(notebook, run, () => {
-        gone = remove(notebook, old);
-        if (fresh.length) notebook.insertCells(slot(notebook, anchor, run), fresh.map(cell => adapt(cell, anchor)));
-      });
+    if (old.length) asOneStep(notebook, run, () => void (gone = remove(notebook, old)));
+    if (fresh.length) {
+      const index = slot(notebook, anchor, run);
+      asOneStep(notebook, run, () => void notebook.insertCells(index, fresh.map(cell => adapt(cell, anchor))));
     }
     // An undo brings back the cells of the run before, which the next run has to find: their ids stay for one run more.
     const before = gone.length ? gone : inserted(anchor);
@@ -77,9 +76,7 @@
     const cells = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run === run);
     /** @type {string[]} */
     let gone = [];
-    asOneStep(notebook, `undo ${run}`, () => {
-      gone = remove(notebook, cells);
-    });
+    asOneStep(notebook, `undo ${run}`, () => void (gone = remove(notebook, cells)));
     const kept = cells.length - gone.length;
     const plural = gone.length === 1 ? '' : 's';
     return `Removed ${gone.length} cell${plural} of the last run.${kept ? ` ${kept} that you edited stayed.` : ''}`;
@@ -93,11 +90,12 @@
    */
   function remove(notebook, cells) {
     const gone = [];
-    for (const cell of cells) {
+    const { cells: all } = notebook; // it changes only after the transaction, hence from the bottom up
+    for (const cell of cells.reverse()) {
       const { agent_cell, ...rest } = note(cell);
       if (rest.source_sha256 === sha256(cell.getSource()).slice(0, 16)) {
         gone.push(cell.id);
-        notebook.deleteCell(notebook.cells.indexOf(cell));
+        notebook.deleteCell(all.indexOf(cell));
       } else {
         cell.setMetadata(NOTE, { ...rest, detached: true });
       }
