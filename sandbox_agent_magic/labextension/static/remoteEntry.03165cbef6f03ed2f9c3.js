@@ -28,12 +28,12 @@
    * Do what a request of the kernel says, if its agent cell is in this notebook.
    * @param {NotebookPanel} panel
    * @param {KernelRequest} request
-   * @returns {string | null} what was done, for the reader; null where the request is for another notebook
+   * @returns {string | null} what was done, for the reader; null where it is none, or for another notebook
    */
   function handle(panel, request) {
     const notebook = panel.content.model?.sharedModel;
     const anchor = notebook?.cells.find(cell => cell.id === request.after);
-    if (!notebook || !anchor || request.version !== 1) return null;
+    if (!notebook || !anchor || request.version !== 1 || !request.cells.every(isOurs)) return null;
     const said = keepingView(panel.content, () =>
       request.undo ? undo(notebook, anchor, request.run) : insert(notebook, anchor, request)
     );
@@ -50,7 +50,7 @@
   function insert(notebook, anchor, request) {
     const { run } = request;
     const known = new Set([...notebook.cells.map(cell => cell.id), ...inserted(anchor)]);
-    const fresh = request.cells.filter(cell => isOurs(cell) && !known.has(cell.id));
+    const fresh = request.cells.filter(cell => !known.has(cell.id));
     const old = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run !== run);
     /** @type {string[]} */
     let gone = [];
