@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,30 @@ def notebook7(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The current Notebook 7."""
     with jupyter_server(tmp_path_factory.mktemp("notebook"), app="notebook") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def lab41(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """JupyterLab 4.1 with ipykernel 6.29, the oldest that are supported."""
+    python = Path(os.environ.get("LAB41_VENV", "")) / "bin" / "python"
+    if not os.environ.get("LAB41_VENV") or not python.is_file():
+        pytest.skip("LAB41_VENV does not name an environment with JupyterLab 4.1; `make test` makes one")
+    with jupyter_server(tmp_path_factory.mktemp("lab41"), python=str(python)) as running:
+        yield running
+
+
+@pytest.fixture(params=["lab", "notebook7"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each current front end."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=["lab", "notebook7", "lab41"])
+def any_server(request: pytest.FixtureRequest) -> Server:
+    """Each front end, the oldest included."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -9,30 +9,24 @@ import pytest
 
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, agent, answer, step, waiting, write_notebook
+from tests.support.notebook_page import LOAD, PICTURE, TABLE, agent, answer, step, waiting, write_notebook
 
 pytestmark = pytest.mark.integration
 
 THREE = [
     step("1/0"),
-    step("import pandas as pd\ndf = pd.DataFrame({'a': [1, 2], 'b': [3, 4]})\nprint('made')\ndf"),
-    step(waiting("go") + "import matplotlib.pyplot as plt\ndf.plot(x='a', y='b')\nplt.show()"),
+    step(TABLE),
+    step(waiting("go") + PICTURE),
     answer("It **rises**."),
 ]
-
-
-@pytest.fixture(params=["lab", "notebook7"])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
 
 
 def first_lines(cells: list[nbformat.NotebookNode]) -> list[str]:
     return [cell.source.splitlines()[-1] for cell in cells]
 
 
-def test_each_step_appears_when_it_has_finished_then_the_answer(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("three"), "'below'", scripts={"three": THREE})
+def test_each_step_appears_when_it_has_finished_then_the_answer(any_server: Server, open_notebook: Open) -> None:
+    page = open_notebook(any_server, LOAD, agent("three"), "'below'", scripts={"three": THREE})
     page.run(0)
     page.run(1, wait=False)
     before = page.wait_for_cells(4)
@@ -45,7 +39,7 @@ def test_each_step_appears_when_it_has_finished_then_the_answer(server: Server, 
     table = before[2]
     assert [output.output_type for output in table.outputs] == ["stream", "execute_result"]
     assert table.execution_count == table.outputs[1].execution_count == 2
-    page.screenshot(SCREENSHOTS, f"while-it-works-{server.app}")
+    page.screenshot(SCREENSHOTS, f"while-it-works-{any_server.app}")
 
     page.touch("go")
     page.wait_until_idle()
@@ -55,17 +49,17 @@ def test_each_step_appears_when_it_has_finished_then_the_answer(server: Server, 
     assert cells[4].source == "It **rises**."
     assert page.shown(4) == "It rises."
     assert [output.output_type for output in cells[1].outputs] == ["display_data"]  # the progress area, nothing else
-    page.screenshot(SCREENSHOTS, f"done-{server.app}")
+    page.screenshot(SCREENSHOTS, f"done-{any_server.app}")
 
     saved = page.save()
     nbformat.validate(saved)
     assert [cell.id for cell in saved.cells] == [cell.id for cell in cells]
 
 
-def test_the_reader_goes_on_typing_in_the_same_place(server: Server, open_notebook: Open) -> None:
+def test_the_reader_goes_on_typing_in_the_same_place(any_server: Server, open_notebook: Open) -> None:
     steps = [step(waiting("one") + "1"), step(waiting("two") + "print('x\\n' * 30)"), answer("Done.")]
     fillers = [f"# cell {number}\n#\n#" for number in range(30)]
-    page = open_notebook(server, LOAD, agent("two"), *fillers, scripts={"two": steps})
+    page = open_notebook(any_server, LOAD, agent("two"), *fillers, scripts={"two": steps})
     page.run(0)
     page.run(1, wait=False)
     page.click_into(12)
@@ -136,9 +130,9 @@ def test_cells_that_the_reader_adds_moves_and_deletes_meanwhile_are_respected(la
     ]
 
 
-def test_several_agent_cells_under_run_all_keep_their_order(server: Server, open_notebook: Open) -> None:
+def test_several_agent_cells_under_run_all_keep_their_order(any_server: Server, open_notebook: Open) -> None:
     page = open_notebook(
-        server,
+        any_server,
         LOAD,
         agent("a"),
         "'between'",

@@ -16,12 +16,6 @@ TWO = [step("'one'"), step("'two'"), answer("Done.")]
 ALL = [LOAD, "Work.", "'one'", "'two'", "Done.", "'below'"]
 
 
-@pytest.fixture(params=["lab", "notebook7"])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
 def shown(page: NotebookPage) -> list[str]:
     return [source.splitlines()[-1] for source in page.sources()]
 
@@ -35,8 +29,8 @@ def ids(page: NotebookPage) -> list[str]:
     return [cell.id for cell in page.cells()]
 
 
-def test_running_again_replaces_the_cells(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
+def test_running_again_replaces_the_cells(any_server: Server, open_notebook: Open) -> None:
+    page = open_notebook(any_server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
     page.run(0)
     page.run(1)
     first = ids(page)
@@ -73,8 +67,8 @@ def test_a_mistake_in_the_line_replaces_nothing(lab: Server, open_notebook: Open
     assert ids(page) == before
 
 
-def test_an_edited_cell_stays_and_is_marked_as_detached(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
+def test_an_edited_cell_stays_and_is_marked_as_detached(any_server: Server, open_notebook: Open) -> None:
+    page = open_notebook(any_server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
     page.run(0)
     page.run(1)
     edited = page.cells()[2].id
@@ -122,8 +116,8 @@ def test_under_run_all_a_replaced_cell_that_was_queued_does_nothing_and_says_so(
     assert page.cells()[2].outputs[0].data["text/plain"] == "3"  # the new one does run
 
 
-def test_one_undo_takes_a_whole_run_back_and_redo_brings_it_again(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
+def test_one_undo_takes_a_whole_run_back_and_redo_brings_it_again(any_server: Server, open_notebook: Open) -> None:
+    page = open_notebook(any_server, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
     page.run(0)
     page.run(1)
     finished = page.cells()[2:5]
@@ -187,14 +181,14 @@ def test_undo_of_a_second_run_brings_the_first_ones_cells_back_and_they_run(lab:
     assert shown(page) == ALL
 
 
-def test_agent_undo_removes_the_last_run_in_one_step(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), "%agent undo", scripts={"s": 3 * TWO})
+def test_agent_undo_removes_the_last_run_in_one_step(any_server: Server, open_notebook: Open) -> None:
+    page = open_notebook(any_server, LOAD, agent("s"), "%agent undo", scripts={"s": 3 * TWO})
     page.run(0)
     page.run(1)
     page.run(5)
     assert shown(page) == [LOAD, "Work.", "%agent undo"]
     assert page.cells()[2].outputs[0].data["text/plain"] == "Removed 3 cells of the last run."
-    page.screenshot(SCREENSHOTS, f"agent-undo-{server.app}")
+    page.screenshot(SCREENSHOTS, f"agent-undo-{any_server.app}")
     page.command("notebook:undo-cell-action")
     assert shown(page) == [*ALL[:5], "%agent undo"]
     page.run(5)

@@ -1,4 +1,4 @@
-"""What the sandbox showed was cleaned, so it is inserted trusted: nothing hostile runs, and the reader's trust stays."""
+"""What the sandbox showed was cleaned, so it is inserted trusted: nothing hostile runs, the reader's trust stays."""
 
 from __future__ import annotations
 
@@ -28,12 +28,6 @@ OWN = "from IPython.display import HTML\nHTML('<b>mine</b><script>window.mine = 
 PWNED = 'data-pwned="1"'
 
 
-@pytest.fixture(params=["lab", "notebook7"])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
 @pytest.fixture
 def leak() -> Iterator[Counter]:
     """Where the payloads try to go."""
@@ -51,7 +45,7 @@ def bundles(address: str) -> list[dict[str, str]]:
 
 
 def attack(open_notebook: Open, server: Server, leak: Counter) -> NotebookPage:
-    """An agent that shows every payload, and says some of them in its answer; beside it a script of the reader's own."""
+    """An agent that shows every payload and says some in its answer; beside it a script of the reader's own."""
     (server.folder / "payloads.json").write_text(json.dumps(bundles(leak.address)))
     said = "\n\n".join(text.replace(payloads.ADDRESS, leak.address) for text in payloads.MARKDOWN.values())
     steps = [step(SHOW_ALL), answer(said)]
@@ -75,9 +69,9 @@ def is_pwned(page: NotebookPage) -> bool:
 
 
 def test_nothing_hostile_runs_live_nor_after_save_and_reload_nor_in_the_exported_page(
-    server: Server, open_notebook: Open, leak: Counter
+    any_server: Server, open_notebook: Open, leak: Counter
 ) -> None:
-    page = attack(open_notebook, server, leak)
+    page = attack(open_notebook, any_server, leak)
     outputs = page.cells()[2].outputs
     assert sum(output.output_type == "display_data" for output in outputs) > 60
     look_at_all(page)

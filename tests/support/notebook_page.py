@@ -22,6 +22,16 @@ WAIT_S = 60
 """For anything that a kernel or a sandbox has to do first."""
 
 LOAD = "%load_ext sandbox_agent_magic"
+TABLE = "from IPython.display import HTML\nprint('made')\nHTML('<table><tr><th>a</th></tr><tr><td>1</td></tr></table>')"
+PICTURE = """
+import base64, struct, zlib
+from IPython.display import Image
+chunk = lambda kind, data: struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+rows = b''.join(b'\\0' + bytes((x + y) % 256 for x in range(200)) for y in range(100))
+Image(b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', struct.pack('>IIBBBBB', 200, 100, 8, 0, 0, 0, 0))
+      + chunk(b'IDAT', zlib.compress(rows)) + chunk(b'IEND', b''))
+""".strip()
+"""Code that shows something rich with nothing but the standard library."""
 _OURS = "sandbox-agent-magic"
 
 CHROMIUM_ARGUMENTS = (
@@ -36,13 +46,12 @@ CHROMIUM_ARGUMENTS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-# The panel of the notebook `name`, however the front end arranges its widgets.
+# The panel of the notebook `name`.
 _PANEL = """
 name => {
   const app = window.jupyterapp;
-  for (const area of ['main', 'down', 'right', 'left'])
-    for (const widget of app.shell.widgets(area))
-      if (widget.context && widget.context.path === name && widget.content && widget.content.model) return widget;
+  for (const widget of app.shell.widgets('main'))
+    if (widget.context && widget.context.path === name && widget.content && widget.content.model) return widget;
   return null;
 }
 """

@@ -84,7 +84,7 @@ def test_importing_the_package_imports_no_sdk_and_starts_nothing() -> None:
     assert done.stdout.split() == ["[]", "1"]
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "tests/requirements-litellm.txt"])
+@pytest.mark.parametrize("name", ["constraints.txt", "tests/requirements-litellm.txt", "tests/requirements-lab41.txt"])
 def test_every_pin_has_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text()
     rest = PIN.sub("", text)
