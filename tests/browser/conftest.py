@@ -50,7 +50,7 @@ def lab41(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     python = Path(os.environ.get("LAB41_VENV", "")) / "bin" / "python"
     if not os.environ.get("LAB41_VENV") or not python.is_file():
         pytest.skip("LAB41_VENV does not name an environment with JupyterLab 4.1; `make test` makes one")
-    with jupyter_server(tmp_path_factory.mktemp("lab41"), python=str(python)) as running:
+    with jupyter_server(tmp_path_factory.mktemp("lab41"), python=str(python), name="lab41") as running:
         yield running
 
 

@@ -39,7 +39,7 @@ def test_each_step_appears_when_it_has_finished_then_the_answer(any_server: Serv
     table = before[2]
     assert [output.output_type for output in table.outputs] == ["stream", "execute_result"]
     assert table.execution_count == table.outputs[1].execution_count == 2
-    page.screenshot(SCREENSHOTS, f"while-it-works-{any_server.app}")
+    page.screenshot(SCREENSHOTS, f"while-it-works-{any_server.name}")
 
     page.touch("go")
     page.wait_until_idle()
@@ -47,9 +47,9 @@ def test_each_step_appears_when_it_has_finished_then_the_answer(any_server: Serv
     assert [cell.cell_type for cell in cells] == ["code", "code", "code", "code", "markdown", "code"]
     assert cells[3].outputs[0].data["image/png"]
     assert cells[4].source == "It **rises**."
-    assert page.shown(4) == "It rises."
     assert [output.output_type for output in cells[1].outputs] == ["display_data"]  # the progress area, nothing else
-    page.screenshot(SCREENSHOTS, f"done-{any_server.app}")
+    page.screenshot(SCREENSHOTS, f"done-{any_server.name}")
+    assert page.shown(4) == "It rises."
 
     saved = page.save()
     nbformat.validate(saved)

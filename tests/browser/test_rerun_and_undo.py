@@ -188,7 +188,7 @@ def test_agent_undo_removes_the_last_run_in_one_step(any_server: Server, open_no
     page.run(5)
     assert shown(page) == [LOAD, "Work.", "%agent undo"]
     assert page.cells()[2].outputs[0].data["text/plain"] == "Removed 3 cells of the last run."
-    page.screenshot(SCREENSHOTS, f"agent-undo-{any_server.app}")
+    page.screenshot(SCREENSHOTS, f"agent-undo-{any_server.name}")
     page.command("notebook:undo-cell-action")
     assert shown(page) == [*ALL[:5], "%agent undo"]
     page.run(5)

@@ -30,6 +30,8 @@ class Server:
     app: str
     """`lab` or `notebook`."""
     environment: dict[str, str] = field(default_factory=dict)
+    name: str = ""
+    """For files that are about it."""
 
     def enable_module(self, enabled: bool) -> None:
         """Whether pages that load from now on have our front-end module."""
@@ -45,7 +47,12 @@ class Server:
 
 @contextmanager
 def jupyter_server(
-    folder: Path, *, app: str = "lab", python: str = sys.executable, environment: dict[str, str] | None = None
+    folder: Path,
+    *,
+    app: str = "lab",
+    python: str = sys.executable,
+    environment: dict[str, str] | None = None,
+    name: str = "",
 ) -> Iterator[Server]:
     """Start one whose notebooks lie in `folder`; `python` is of the environment that has it."""
     home = folder.parent / f"{folder.name}-home"
@@ -85,7 +92,7 @@ def jupyter_server(
         )
         try:
             url = _address(process, home / "runtime", log)
-            yield Server(url, token, folder, app, own)
+            yield Server(url, token, folder, app, own, name or app)
         finally:
             _end(process)
 

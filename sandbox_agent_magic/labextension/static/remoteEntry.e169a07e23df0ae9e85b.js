@@ -1,6 +1,6 @@
-// Inserts the cells that sandbox_agent_magic's kernel side publishes into the open notebook, while the agent still works.
-// A module-federation container, written by hand: no build, no dependency, no request. The file's name has its own hash:
-// `make labextension` renames it after a change.
+// Inserts the cells that the kernel side publishes into the open notebook, while the agent still works.
+// A module-federation container, written by hand: no build, no dependency, no request. Its name has its hash: after a
+// change, `make labextension`.
 
 /** @typedef {import('jupyterlab').Notebook} Notebook */
 /** @typedef {import('jupyterlab').NotebookPanel} NotebookPanel */
@@ -21,6 +21,8 @@
 
   /** Ids of cells that this page has taken. @type {Set<string>} */
   const taken = new Set();
+  /** Runs that have replaced the run before them. @type {Set<string>} */
+  const begun = new Set();
   /** The undo step of each run. @type {Map<string, StackItem>} */
   const steps = new Map();
 
@@ -43,15 +45,14 @@
 
   /**
    * Insert what is neither in the notebook nor was before; remove what an earlier run left.
-   * @param {Notebook} notebook
-   * @param {SharedCell} anchor
-   * @param {KernelRequest} request
+   * @param {Notebook} notebook @param {SharedCell} anchor @param {KernelRequest} request
    */
   function insert(notebook, anchor, request) {
     const { run } = request;
     const known = new Set([...notebook.cells.map(cell => cell.id), ...inserted(anchor)]);
     const fresh = request.cells.filter(cell => !known.has(cell.id));
-    const old = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run !== run);
+    const old = begun.has(run) ? [] : notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run !== run);
+    begun.add(run);
     /** @type {string[]} */
     let gone = [];
     if (old.length) asOneStep(notebook, run, () => void (gone = remove(notebook, old)));
@@ -66,12 +67,7 @@
     return '';
   }
 
-  /**
-   * Remove a run's cells, as one step that can be undone.
-   * @param {Notebook} notebook
-   * @param {SharedCell} anchor
-   * @param {string} run
-   */
+  /** Remove a run's cells. @param {Notebook} notebook @param {SharedCell} anchor @param {string} run */
   function undo(notebook, anchor, run) {
     const cells = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run === run);
     /** @type {string[]} */
@@ -104,10 +100,8 @@
   }
 
   /**
-   * Index for the next cell of a run: below the agent cell and below what the run has there already, above the next agent cell.
-   * @param {Notebook} notebook
-   * @param {SharedCell} anchor
-   * @param {string} run
+   * Where a run's next cell goes: below its agent cell and what the run has there, above the next agent cell.
+   * @param {Notebook} notebook @param {SharedCell} anchor @param {string} run
    */
   function slot(notebook, anchor, run) {
     const { cells } = notebook;
@@ -118,12 +112,8 @@
     return at + 1;
   }
 
-  /**
-   * Change the notebook so that one undo takes back all that a run did, whatever the reader did in between.
-   * @param {Notebook} notebook
-   * @param {string} run
-   * @param {() => void} change
-   */
+  /** One undo takes back all that a run did, whatever the reader did in between.
+   * @param {Notebook} notebook @param {string} run @param {() => void} change */
   function asOneStep(notebook, run, change) {
     const manager = notebook.undoManager;
     const top = () => manager.undoStack[manager.undoStack.length - 1];
@@ -159,13 +149,8 @@
     return true;
   }
 
-  /**
-   * Leave the reader's active cell and mode as they are.
-   * @template T
-   * @param {import('jupyterlab').NotebookWidget} content
-   * @param {() => T} change
-   * @returns {T}
-   */
+  /** The reader's active cell and mode stay. @template T
+   * @param {import('jupyterlab').NotebookWidget} content @param {() => T} change */
   function keepingView(content, change) {
     const active = content.activeCell?.model.id;
     const { mode } = content;
