@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -115,3 +116,32 @@ def test_the_demo_asks_about_at_least_a_thousand_rows_of_real_data() -> None:
     rows = (ROOT / "examples" / "seattle-weather.csv").read_text().splitlines()
     assert rows[0] == "date,precipitation,temp_max,temp_min,wind,weather"
     assert len(rows) - 1 == 1461
+
+
+def test_the_front_end_module_is_named_after_its_content_and_has_the_packages_version() -> None:
+    (module,) = (SOURCE / "labextension" / "static").iterdir()
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    described = json.loads((SOURCE / "labextension" / "package.json").read_text())
+    assert module.name == f"remoteEntry.{digest[:20]}.js", "run `make labextension`"
+    assert described["jupyterlab"]["_build"]["load"] == f"static/{module.name}"
+    assert described["version"] == sandbox_agent_magic.__version__
+
+
+def test_the_front_end_module_lies_where_jupyterlab_looks_for_it() -> None:
+    placed = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / "sandbox-agent-magic"
+    assert files_below(placed) == files_below(SOURCE / "labextension")
+    for file in files_below(placed):
+        assert (placed / file).read_bytes() == (SOURCE / "labextension" / file).read_bytes()
+
+
+def test_jupyterlab_lists_the_front_end_module_as_enabled() -> None:
+    command = [sys.executable, "-m", "jupyter", "labextension", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    listed = re.sub(r"\x1b\[\d+m", "", done.stdout + done.stderr)
+    assert re.search(rf"sandbox-agent-magic v{sandbox_agent_magic.__version__} enabled OK", listed), listed
+
+
+def test_no_list_of_packages_names_a_registry() -> None:
+    locked = (ROOT / "scripts" / "labextension" / "package-lock.json").read_text()
+    assert "://" not in locked
+    assert '"integrity"' in locked
