@@ -73,6 +73,11 @@ $(NODE_MODULES)/.ready: scripts/labextension/package-lock.json
 labextension:  ## Name the front-end module after its content, once you have changed it.
 	@$(PYTHON) scripts/name_labextension.py
 
+.PHONY: pictures
+pictures: $(TEST_VENV)/.installed  ## Renew the README's pictures of JupyterLab.
+	@cd tests && "$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest -q browser/test_pictures.py -k readme
+	@for theme in light dark; do cp build/screenshots/readme-$$theme.png docs/jupyterlab-$$theme.png; done
+
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
 	@echo "==> benchmarks (some minutes; a busy machine blurs them)"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +52,7 @@ def jupyter_server(
     app: str = "lab",
     python: str = sys.executable,
     environment: dict[str, str] | None = None,
+    arguments: Sequence[str] = (),
     name: str = "",
 ) -> Iterator[Server]:
     """Start one whose notebooks lie in `folder`; `python` is of the environment that has it."""
@@ -84,6 +85,7 @@ def jupyter_server(
         "--ServerApp.shutdown_no_activity_timeout=0",
         "--ContentsManager.allow_hidden=False",
         f"--{'LabApp' if app == 'lab' else 'JupyterNotebookApp'}.expose_app_in_browser=True",
+        *arguments,
     ]
     log = folder.parent / f"{folder.name}-{app}.log"
     with log.open("wb") as out:

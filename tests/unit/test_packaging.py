@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -132,6 +133,15 @@ def test_the_front_end_module_lies_where_jupyterlab_looks_for_it() -> None:
     assert files_below(placed) == files_below(SOURCE / "labextension")
     for file in files_below(placed):
         assert (placed / file).read_bytes() == (SOURCE / "labextension" / file).read_bytes()
+
+
+def test_an_editable_install_has_the_front_end_module_too(tmp_path: Path) -> None:
+    build = "import sys, hatchling.build; hatchling.build.build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, timeout=60, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.endswith("data/share/jupyter/labextensions/sandbox-agent-magic/package.json") for name in names)
+    assert any(name.endswith(".pth") for name in names)
 
 
 def test_jupyterlab_lists_the_front_end_module_as_enabled() -> None:
