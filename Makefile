@@ -12,6 +12,9 @@ VENV := .venv
 TEST_VENV := .venv-test
 LITELLM_VENV := .venv-litellm
 TOOLS_VENV := .venv-tools
+NODE_MODULES := scripts/labextension/node_modules
+LAB41_VENV := .venv-lab41
+LAB41_LIST := tests/requirements-lab41.txt
 LITELLM_LIST := tests/requirements-litellm.txt
 
 SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pycache__/*' -not -path '*/.*') \
@@ -32,9 +35,9 @@ demo: $(VENV)/.installed  ## Ask the embedded model two questions about real dat
 	@$(VENV)/bin/sandbox-agent demo -o demo-output
 
 .PHONY: test
-test: $(TEST_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) models lint  ## Build the wheel, install it, check and test it.
+test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) models lint  ## Build the wheel, install it, check and test it.
 	@echo "==> the test suite, against the installed wheel"
-	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
+	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
 		"$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest --cov --cov-config=../pyproject.toml --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: models
@@ -44,7 +47,7 @@ models: $(TEST_VENV)/.installed
 	@$(TEST_VENV)/bin/sandbox-agent model pull smollm2-135m
 
 .PHONY: lint
-lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against the settings table.
+lint: $(TEST_VENV)/.installed types  ## Style, types, layers, and env.example against the settings table.
 	@echo "==> ruff"
 	@$(TEST_VENV)/bin/ruff check .
 	@$(TEST_VENV)/bin/ruff format --check .
@@ -55,6 +58,25 @@ lint: $(TEST_VENV)/.installed  ## Style, types, layers, and env.example against 
 	@echo "==> env.example against the settings"
 	@diff -u env.example <($(TEST_VENV)/bin/python -m sandbox_agent_magic.settings) \
 		|| { echo "env.example is out of date: make env.example"; exit 1; }
+
+.PHONY: types
+types:  ## Types of the front-end module; needs npm (only CI insists on it).
+	@echo "==> tsc --checkJs"
+	@if command -v npm > /dev/null || [ -n "$${CI:-}" ]; then $(MAKE) $(NODE_MODULES)/.ready && $(NODE_MODULES)/.bin/tsc -p scripts/labextension; \
+		else echo "skipped: there is no npm here"; fi
+
+$(NODE_MODULES)/.ready: scripts/labextension/package-lock.json
+	@npm ci --prefix scripts/labextension --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.PHONY: labextension
+labextension:  ## Name the front-end module after its content, once you have changed it.
+	@$(PYTHON) scripts/name_labextension.py
+
+.PHONY: pictures
+pictures: $(TEST_VENV)/.installed  ## Renew the README's pictures of JupyterLab.
+	@cd tests && "$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest -q browser/test_pictures.py -k readme
+	@for theme in light dark; do cp build/screenshots/readme-$$theme.png docs/jupyterlab-$$theme.png; done
 
 .PHONY: bench
 bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
@@ -82,11 +104,22 @@ constraints:  ## Renew constraints.txt: the newest versions that fit, with hashe
 	@{ echo "# Everything that runs, checks and tests this package. Made by 'make constraints'; do not edit."; \
 		cat constraints.new; } > constraints.txt && rm constraints.new
 
+.PHONY: requirements-lab41
+requirements-lab41:  ## Renew the list for the oldest JupyterLab and ipykernel that are tested.
+	@echo "==> $(LAB41_LIST)"
+	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
+	@printf 'jupyterlab==4.1.8\nipykernel==6.29.5\n' | \
+		env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml - --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o lab41.new
+	@{ echo "# JupyterLab 4.1 and ipykernel 6.29, with all that this package needs. Made by 'make requirements-lab41'; do not edit."; \
+		cat lab41.new; } > $(LAB41_LIST) && rm lab41.new
+
 .PHONY: clean
 clean:  ## Remove what was made here (not the models in your cache folder).
 	@echo "==> removing environments, wheels and caches"
-	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(TOOLS_VENV) build dist demo-output
-	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(TOOLS_VENV) build dist demo-output
+	@rm -rf $(NODE_MODULES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ---- environments: rebuilt only when the pinned list changed -------------------------------------------------------
@@ -95,8 +128,17 @@ $(VENV)/.ready $(TEST_VENV)/.ready: constraints.txt scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) constraints.txt
 	@touch $@
 
+$(LAB41_VENV)/.ready: $(LAB41_LIST) scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(@D) $(LAB41_LIST)
+	@touch $@
+
 $(LITELLM_VENV)/.installed: $(LITELLM_LIST) scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) $(LITELLM_LIST)
+	@touch $@
+
+# It tests the wheel that the other tests test.
+$(LAB41_VENV)/.installed: $(LAB41_VENV)/.ready $(TEST_VENV)/.installed
+	@$(LAB41_VENV)/bin/python -m pip --disable-pip-version-check install -q --no-index --no-deps --force-reinstall build/$(TEST_VENV)/*.whl
 	@touch $@
 
 # The wheel is built in the environment that gets it: the build's own tools are pinned as well, and nothing is downloaded.

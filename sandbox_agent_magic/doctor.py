@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import platform
 from dataclasses import dataclass
@@ -130,8 +131,30 @@ def _model(settings: Settings) -> Check:
 
 
 def _front_end() -> Check:
-    return Check(
-        "notebook",
-        True,
-        "code and outputs appear inside the agent cell; sandbox-agent run and expand make real cells of them",
-    )
+    """Whether the server in use has the module that makes cells of what an agent does."""
+    from .notebook.front_end import NAME, module_states
+
+    own = importlib.metadata.version(NAME)
+    lines, ok = [], True
+    for each in module_states(own):
+        python = each.prefix / "bin" / "python"
+        where = f"the running Jupyter server of {each.prefix}" if each.running else str(each.prefix)
+        match each.state:
+            case "enabled":
+                lines.append(f"agents make real cells in JupyterLab and Notebook 7 (module {each.version} in {where})")
+            case "no jupyter":
+                lines.append(
+                    "no JupyterLab or Notebook 7 in this environment; elsewhere code and outputs appear in the agent"
+                    " cell, and sandbox-agent run and expand make real cells of them"
+                )
+            case "disabled":
+                lines.append(f"the front-end module is disabled in {where}: results stay inside the agent cell.")
+                lines.append(f"Enable it and reload the page: {python} -m jupyter labextension enable {NAME}")
+            case "other version":
+                lines.append(f"the front-end module in {where} is {each.version}, the kernel's side {own}.")
+                lines.append(f"Install the same: {python} -m pip install {NAME}=={own}; then reload the page.")
+            case "missing":
+                lines.append(f"{where} lacks the front-end module: results stay inside the agent cell.")
+                lines.append(f"Install it there: {python} -m pip install {NAME}; then reload the page.")
+        ok = ok and each.state in ("enabled", "no jupyter")
+    return Check("notebook", ok, "\n".join(lines))

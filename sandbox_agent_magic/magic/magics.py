@@ -15,7 +15,7 @@ from ..errors import SandboxAgentError, UsageError
 from .front_end import front_end
 from .inserting import inserting
 from .lines import outputs_of, parse, words_of
-from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
+from .shown import AgentInterrupted, as_exception, request_of, show_copy, show_output, watcher_for, writer_for
 
 if TYPE_CHECKING:
     import argparse
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from ..agent import Replay
+    from ..notebook.offers import Offers
+    from ..notebook.page import Page
     from ..session import Session
     from ..types import Output, RunResult
 
-_SUBCOMMANDS = ("status", "config", "reset", "restart")
+_SUBCOMMANDS = ("status", "config", "reset", "restart", "insert", "undo")
 
 
 @magics_class
@@ -36,6 +38,18 @@ class AgentMagics(Magics):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__(shell)
         self._session: Session | None = None
+        self._page: tuple[Offers, Page] | None = None
+
+    @property
+    def page(self) -> tuple[Offers, Page]:
+        """What the kernel keeps for the notebook's page, and the channel to it; made at the first use."""
+        if self._page is None:
+            from ..notebook.offers import Offers
+            from ..notebook.page import Page
+
+            offers = Offers()
+            self._page = offers, Page(offers)
+        return self._page
 
     @property
     def session(self) -> Session:
@@ -89,6 +103,8 @@ class AgentMagics(Magics):
     def agent_line(self, line: str) -> None:
         """`%agent`: the agent's state; `config`: the settings; `reset`: a new conversation; `restart [--replay]`.
 
+        `%agent undo` removes the cells of the last run, `%agent insert` brings back cells that the page has missed.
+
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
         """
@@ -108,6 +124,10 @@ class AgentMagics(Magics):
                 raise UsageError(f"%agent {name} does not understand {' '.join(words)!r}.", hint="%agent? says more.")
             if name == "restart":
                 print(self._restart(replay=bool(words)))
+            elif name in ("insert", "undo"):
+                from .pages import insert, undo
+
+                (insert if name == "insert" else undo)(self.shell, self.page[0])
             elif name == "reset":
                 folder = self.session.folder
                 self.session.reset()
@@ -126,8 +146,12 @@ class AgentMagics(Magics):
 
         with self._plain_errors():
             wanted = outputs_of(line)
+            request = request_of(self.shell)
+            if self.page[0].is_replaced(request):
+                print("Nothing was run: the agent cell that made this cell has run again and replaced it.")
+                return
             self._warn_of_trust({})
-            result = self.session.execute(cell, on_output=self._show, cell_id=cell_id(self.shell))
+            result = self.session.execute(cell, on_output=self._show, cell_id=request.cell_id)
             if result.state_lost:
                 from ..agent import REPLAY_HINT
 
@@ -145,6 +169,9 @@ class AgentMagics(Magics):
         if self._session is not None:
             self._session.close()
             self._session = None
+        if self._page is not None:
+            self._page[1].close()
+            self._page = None
 
     # ---- parts --------------------------------------------------------------------------------------------------
 
@@ -163,7 +190,7 @@ class AgentMagics(Magics):
             "agent_insert": options.insert,
         }
         self._warn_of_trust(overrides)
-        anchor = cell_id(self.shell)
+        request = request_of(self.shell)
         mode = self.session.settings(overrides).agent_insert
         isolated = (options.executor or "sandbox") != "local"
         hidden = self.shell.user_ns_hidden
@@ -173,11 +200,11 @@ class AgentMagics(Magics):
         ):
             print(hint)
         result = self.session.run(
-            RunRequest(cell, files=files, keep=options.keep, cell_id=anchor, variables=sent),
+            RunRequest(cell, files=files, keep=options.keep, cell_id=request.cell_id, variables=sent),
             overrides=overrides,
             yes=options.yes,
             watcher=watcher_for(self.shell, mode),
-            writer=inserting(self.shell, mode, writer_for(self.shell, anchor)),
+            writer=inserting(self.shell, mode, writer_for(self.shell, request, *self.page)),
         )
         if isolated and result.files:
             print(new_files_text(result.files, self.session.folder))

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
+    from ..notebook.offers import CellRequest, Offers
+    from ..notebook.page import Page
     from ..session import Watcher
     from ..settings import Insert
     from ..types import JSON, CellWriter, ExecutionResult, Output
@@ -50,16 +52,30 @@ def watcher_for(shell: InteractiveShell, mode: Insert) -> Watcher:
     return NotebookDisplay(update)
 
 
-def writer_for(shell: InteractiveShell, anchor: str | None) -> Callable[[str], CellWriter] | None:
+def writer_for(
+    shell: InteractiveShell, request: CellRequest, offers: Offers, page: Page
+) -> Callable[[str], CellWriter] | None:
     """Makes what publishes a run's cells; None in a terminal, which has no cells."""
     if not hasattr(shell, "kernel"):
         return None
+    from ..notebook.offers import KeepingWriter
+
+    def begin(run_id: str) -> CellWriter:
+        offers.begin(run_id, request)
+        page.began(run_id, request.cell_id)
+        return KeepingWriter(publisher(shell, run_id, request.cell_id), offers, run_id=run_id)
+
+    return begin
+
+
+def publisher(shell: InteractiveShell, run_id: str, anchor: str | None) -> CellWriter:
+    """Publishes cells of a run as outputs of the cell that runs now."""
     from ..notebook.publish import CellPublisher
 
     def publish(bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         shell.display_pub.publish(data=bundle, metadata=metadata)
 
-    return lambda run_id: CellPublisher(publish, run_id=run_id, anchor=anchor)
+    return CellPublisher(publish, run_id=run_id, anchor=anchor)
 
 
 def show_output(shell: InteractiveShell, output: Output) -> None:
@@ -86,13 +102,26 @@ def show_copy(name: str, done: int, total: int) -> None:
         print(f"\rcopying {name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB", end=end, file=sys.stderr, flush=True)
 
 
-def cell_id(shell: InteractiveShell) -> str | None:
-    """The id of the cell that runs, where the front end says it (JupyterLab and Notebook 7 do)."""
+def request_of(shell: InteractiveShell) -> CellRequest:
+    """What the front end said of the cell that runs; JupyterLab and Notebook 7 say its id and metadata."""
+    from datetime import UTC, datetime
+
+    from ..notebook.offers import CellRequest
+
     get_parent = getattr(shell, "get_parent", None)
     parent = get_parent() if get_parent is not None else None
-    metadata = parent.get("metadata") if isinstance(parent, dict) else None
-    found = metadata.get("cellId") if isinstance(metadata, dict) else None
-    return found if isinstance(found, str) else None
+    if not isinstance(parent, dict):
+        return CellRequest()
+    metadata, content, header = (
+        part if isinstance(part, dict) else {} for part in map(parent.get, ("metadata", "content", "header"))
+    )
+    found, code, sent = metadata.get("cellId"), content.get("code"), header.get("date")
+    return CellRequest(
+        cell_id=found if isinstance(found, str) else None,
+        metadata=metadata,
+        source=code if isinstance(code, str) else "",
+        sent=sent.replace(tzinfo=sent.tzinfo or UTC) if isinstance(sent, datetime) else None,
+    )
 
 
 def as_exception(result: ExecutionResult) -> BaseException:

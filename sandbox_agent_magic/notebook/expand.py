@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from ..errors import NotebookWriteError
 from ..outputs import CELLS_MIMETYPE
 from .cells import source_digest
+from .offers import INSERTED
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -23,8 +24,6 @@ class _Published(TypedDict):
 _AGENT_MAGIC = "%%agent"
 _NOTE = "sandbox_agent"
 """Metadata of an inserted cell: where it comes from."""
-_INSERTED = "sandbox_agent_inserted"
-"""Metadata of an agent cell: ids of the cells that were inserted for it. What the reader deletes stays deleted."""
 
 
 def expand(notebook: NotebookNode) -> NotebookNode:
@@ -55,7 +54,7 @@ def expand(notebook: NotebookNode) -> NotebookNode:
         at = _slot(notebook, cell, runs)
         notebook.cells[at:at] = [from_dict(each) for each in fresh]
         present |= set(published)
-        cell.metadata[_INSERTED] = [*dict.fromkeys([*taken, *published])]
+        cell.metadata[INSERTED] = [*dict.fromkeys([*taken, *published])]
     return _drop(notebook, earlier, runs)
 
 
@@ -69,7 +68,7 @@ def drop_earlier(notebook: NotebookNode) -> NotebookNode:
     """
     earlier = {cell.id: _inserted(cell) for cell in notebook.cells if is_agent_cell(cell) and "id" in cell}
     for cell in notebook.cells:
-        cell.metadata.pop(_INSERTED, None)
+        cell.metadata.pop(INSERTED, None)
     return _drop(notebook, earlier, set())
 
 
@@ -174,7 +173,7 @@ def _drop(notebook: NotebookNode, earlier: Mapping[str, Sequence[str]], runs: se
 
 def _inserted(cell: NotebookNode) -> list[str]:
     """Ids of the cells that were inserted for an agent cell."""
-    listed = cell.metadata.get(_INSERTED)
+    listed = cell.metadata.get(INSERTED)
     return [name for name in listed if isinstance(name, str)] if isinstance(listed, list) else []
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..outputs import CELLS_MIMETYPE
 from ..types import JSON, NotebookCell, RunResult
 from .fallback import is_rich, markdown_of, plain_of
+from .offers import payload
 
 PublishHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
 """Displays a mime bundle with its metadata, as `IPython.display.publish_display_data` does."""
@@ -35,7 +36,7 @@ class CellPublisher:
     def add(self, cell: NotebookCell) -> None:
         """Display one finished cell, then its rich outputs."""
         bundle: dict[str, JSON] = {
-            CELLS_MIMETYPE: {"version": 1, "run": self._run_id, "after": self._anchor, "cells": [_as_json(cell)]},
+            CELLS_MIMETYPE: payload(self._run_id, self._anchor, [cell]),
             "text/markdown": markdown_of(cell),
             "text/plain": plain_of(cell),
         }
@@ -49,11 +50,3 @@ class CellPublisher:
 
     def finish(self, result: RunResult) -> None:
         """Nothing is held back, so nothing is left to do."""
-
-
-def _as_json(cell: NotebookCell) -> dict[str, JSON]:
-    # A shallow copy is enough: publishing serialises at once.
-    copy: dict[str, JSON] = {}
-    for key, value in cell.items():
-        copy[key] = value  # type: ignore[assignment]  # a NotebookCell is JSON, key by key
-    return copy

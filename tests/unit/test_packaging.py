@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import json
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -84,7 +86,7 @@ def test_importing_the_package_imports_no_sdk_and_starts_nothing() -> None:
     assert done.stdout.split() == ["[]", "1"]
 
 
-@pytest.mark.parametrize("name", ["constraints.txt", "tests/requirements-litellm.txt"])
+@pytest.mark.parametrize("name", ["constraints.txt", "tests/requirements-litellm.txt", "tests/requirements-lab41.txt"])
 def test_every_pin_has_hashes_and_no_address(name: str) -> None:
     text = (ROOT / name).read_text()
     rest = PIN.sub("", text)
@@ -115,3 +117,41 @@ def test_the_demo_asks_about_at_least_a_thousand_rows_of_real_data() -> None:
     rows = (ROOT / "examples" / "seattle-weather.csv").read_text().splitlines()
     assert rows[0] == "date,precipitation,temp_max,temp_min,wind,weather"
     assert len(rows) - 1 == 1461
+
+
+def test_the_front_end_module_is_named_after_its_content_and_has_the_packages_version() -> None:
+    (module,) = (SOURCE / "labextension" / "static").iterdir()
+    digest = hashlib.sha256(module.read_bytes()).hexdigest()
+    described = json.loads((SOURCE / "labextension" / "package.json").read_text())
+    assert module.name == f"remoteEntry.{digest[:20]}.js", "run `make labextension`"
+    assert described["jupyterlab"]["_build"]["load"] == f"static/{module.name}"
+    assert described["version"] == sandbox_agent_magic.__version__
+
+
+def test_the_front_end_module_lies_where_jupyterlab_looks_for_it() -> None:
+    placed = Path(sys.prefix) / "share" / "jupyter" / "labextensions" / "sandbox-agent-magic"
+    assert files_below(placed) == files_below(SOURCE / "labextension")
+    for file in files_below(placed):
+        assert (placed / file).read_bytes() == (SOURCE / "labextension" / file).read_bytes()
+
+
+def test_an_editable_install_has_the_front_end_module_too(tmp_path: Path) -> None:
+    build = "import sys, hatchling.build; hatchling.build.build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, timeout=60, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert any(name.endswith("data/share/jupyter/labextensions/sandbox-agent-magic/package.json") for name in names)
+    assert any(name.endswith(".pth") for name in names)
+
+
+def test_jupyterlab_lists_the_front_end_module_as_enabled() -> None:
+    command = [sys.executable, "-m", "jupyter", "labextension", "list"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    listed = re.sub(r"\x1b\[\d+m", "", done.stdout + done.stderr)
+    assert re.search(rf"sandbox-agent-magic v{sandbox_agent_magic.__version__} enabled OK", listed), listed
+
+
+def test_no_list_of_packages_names_a_registry() -> None:
+    locked = (ROOT / "scripts" / "labextension" / "package-lock.json").read_text()
+    assert "://" not in locked
+    assert '"integrity"' in locked
