@@ -41,8 +41,8 @@ def test_a_reload_while_the_agent_works_loses_no_cell(any_server: Server, open_n
     assert shown(page) == ALL
 
 
-def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), scripts={"s": STEPS})
+def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(notebook7: Server, open_notebook: Open) -> None:
+    page = open_notebook(notebook7, LOAD, agent("s"), scripts={"s": STEPS})
     page.run(0)
     page.run(1, wait=False)
     page.wait_for_cells(3)
@@ -50,7 +50,7 @@ def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(server: Serve
     page.close()
     page.touch("go")
     time.sleep(1)
-    again = open_notebook(server, name=page.name, again=True)
+    again = open_notebook(notebook7, name=page.name, again=True)
     again.wait_for_cells(6)
     assert shown(again) == ALL
 
