@@ -99,7 +99,8 @@ class Offers:
 
     def runs(self) -> list[KeptRun]:
         """What is kept, in the order in which the runs began."""
-        return [run for run in self._runs.values() if run.cells]
+        # A copy at once: ipykernel 7.3 lets a page ask from another thread.
+        return [run for run in list(self._runs.values()) if run.cells]
 
     def take_last(self) -> KeptRun | None:
         """The run that began last, which is kept no longer; None where there is none."""

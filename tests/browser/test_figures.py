@@ -77,12 +77,12 @@ def measured(page: NotebookPage) -> tuple[list[float], list[float], dict[str, fl
     return hooks, frames, painted
 
 
-def test_a_finished_step_is_visible_soon(server: Server, open_notebook: Open) -> None:
+def test_a_finished_step_is_visible_soon(lab: Server, open_notebook: Open) -> None:
     steps = [
         *(step(f"import time\n{number}\nprint(time.time())", delay_s=0.2) for number in range(20)),
         answer("Done."),
     ]
-    page = open_notebook(server, LOAD, agent("s", "--max-iterations 30"), scripts={"s": steps})
+    page = open_notebook(lab, LOAD, agent("s", "--max-iterations 30"), scripts={"s": steps})
     page.run(0)
     page.evaluate(_MEASURE)
     page.run(1)
@@ -94,7 +94,7 @@ def test_a_finished_step_is_visible_soon(server: Server, open_notebook: Open) ->
         if cell.cell_type == "code"
     ]
     assert len(delays) == 20
-    note(f"visible after its code ended, ms ({server.name})", median=statistics.median(delays), worst=max(delays))
+    note("visible after its code ended, ms", median=statistics.median(delays), worst=max(delays))
     assert statistics.median(delays) <= SLACK * VISIBLE_MS
 
 

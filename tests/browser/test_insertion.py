@@ -148,9 +148,9 @@ def test_several_agent_cells_under_run_all_keep_their_order(any_server: Server, 
     assert page.cells()[5].outputs[0].data["text/plain"] == "'between'"
 
 
-def test_two_tabs_on_one_notebook_do_not_insert_twice(server: Server, open_notebook: Open) -> None:
-    first = open_notebook(server, LOAD, agent("one"), scripts={"one": [step("'step'"), answer("Done.")]})
-    second = open_notebook(server, name=first.name, again=True)
+def test_two_tabs_on_one_notebook_do_not_insert_twice(notebook7: Server, open_notebook: Open) -> None:
+    first = open_notebook(notebook7, LOAD, agent("one"), scripts={"one": [step("'step'"), answer("Done.")]})
+    second = open_notebook(notebook7, name=first.name, again=True)
     first.run(0)
     first.run(1)
     second.wait_until_idle()

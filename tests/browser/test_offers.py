@@ -41,8 +41,8 @@ def test_a_reload_while_the_agent_works_loses_no_cell(any_server: Server, open_n
     assert shown(page) == ALL
 
 
-def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(server: Server, open_notebook: Open) -> None:
-    page = open_notebook(server, LOAD, agent("s"), scripts={"s": STEPS})
+def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(notebook7: Server, open_notebook: Open) -> None:
+    page = open_notebook(notebook7, LOAD, agent("s"), scripts={"s": STEPS})
     page.run(0)
     page.run(1, wait=False)
     page.wait_for_cells(3)
@@ -50,7 +50,7 @@ def test_a_tab_that_was_closed_finds_everything_when_it_comes_back(server: Serve
     page.close()
     page.touch("go")
     time.sleep(1)
-    again = open_notebook(server, name=page.name, again=True)
+    again = open_notebook(notebook7, name=page.name, again=True)
     again.wait_for_cells(6)
     assert shown(again) == ALL
 
@@ -125,3 +125,30 @@ def test_a_notebook_without_an_agent_asks_the_kernel_for_nothing(lab: Server, op
     sent = page.evaluate("return window.sent.map(m => [m.header.msg_type, m.content.target_name])")
     assert sent
     assert ["comm_info_request", "sandbox_agent"] not in sent
+
+
+def test_where_inserting_fails_the_output_stays_in_the_agent_cell(lab: Server, open_notebook: Open) -> None:
+    page = open_notebook(lab, LOAD, agent("s"), scripts={"s": [step("print('one')"), step(PICTURE), answer("Done.")]})
+    page.run(0)
+    page.evaluate("content.model.sharedModel.insertCells = () => { throw new Error('full') }")
+    page.run(1)
+    assert shown(page) == [LOAD, "Work."]
+    inside = page.shown(1)
+    assert all(text in inside for text in ("print('one')", "import base64", "Done."))
+    assert any("image/png" in output.get("data", {}) for output in page.cells()[1].outputs)
+    assert [error.split(" ")[0] for error in page.errors] == 3 * ["sandbox-agent-magic"]  # it is said, once for each
+    page.errors.clear()
+
+
+def test_where_the_agent_cell_is_gone_its_cells_are_still_to_be_had(lab: Server, open_notebook: Open) -> None:
+    steps = [step(waiting("go") + "'one'"), answer("Done.")]
+    page = open_notebook(lab, LOAD, agent("s"), "%agent insert", scripts={"s": steps})
+    page.run(0)
+    page.run(1, wait=False)
+    page.wait_for(lambda: page.is_running(1))
+    page.delete_cell(1)
+    page.touch("go")
+    page.run(1)
+    assert shown(page) == [LOAD, "%agent insert"]
+    assert "'one'" in page.shown(1)
+    assert "Done." in page.shown(1)

@@ -15,15 +15,16 @@ import pytest
 
 from tests.browser.conftest import Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import WAIT_S, wait_for
-from tests.support.parity import INTERRUPTED, SCENARIOS, normalised, notebook_of
+from tests.support.notebook_page import LOAD, WAIT_S, agent, wait_for
+from tests.support.parity import INTERRUPTED, SCENARIOS, normalised
 
 pytestmark = pytest.mark.integration
 
 
-def headless(notebook: Path, folder: Path, *, interrupt_when: str = "") -> nbformat.NotebookNode:
-    """The notebook, with its scripts, run by `sandbox-agent run` in another folder."""
-    for file in (notebook, *notebook.parent.glob(f"{notebook.stem}-*.json")):
+def headless(notebook: Path, scripts: Path, folder: Path, *, interrupt_when: str = "") -> nbformat.NotebookNode:
+    """The notebook, run by `sandbox-agent run` in a folder of its own, with its scripts from the folder `scripts`."""
+    folder.mkdir()
+    for file in (notebook, *scripts.glob(f"{notebook.stem}-*.json")):
         shutil.copy(file, folder)
     command = [sys.executable, "-P", "-m", "sandbox_agent_magic.cli", "run", notebook.name, "-o", "out.ipynb"]
     # As a Jupyter server says it, so that the sandbox's folder lies beside the notebook there as well.
@@ -41,26 +42,28 @@ def headless(notebook: Path, folder: Path, *, interrupt_when: str = "") -> nbfor
     return nbformat.read(folder / "out.ipynb", 4)
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_the_page_and_the_command_line_give_the_same_notebook(
-    scenario: str, server: Server, open_notebook: Open, tmp_path: Path
+    server: Server, open_notebook: Open, tmp_path: Path
 ) -> None:
-    page = open_notebook(server, *notebook_of("s"), scripts={"s": SCENARIOS[scenario]})
-    before = nbformat.read(server.folder / page.name, 4)
+    scripts = {f"s{number}": steps for number, steps in enumerate(SCENARIOS.values())}
+    cells = [agent(script, request=name) for script, name in zip(scripts, SCENARIOS, strict=True)]
+    page = open_notebook(server, LOAD, *cells, "print('after')", scripts=scripts)
+    shutil.copy(server.folder / page.name, tmp_path)  # as it was before it ran
     page.run_all()
     saved = page.save()
     nbformat.validate(saved)
-    nbformat.write(before, tmp_path / page.name)
-    shutil.copy(server.folder / f"{Path(page.name).stem}-s.json", tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    ran = headless(tmp_path / page.name, tmp_path / "elsewhere")
-    assert normalised(saved) == normalised(ran)
+    assert len(saved.cells) == 2 + len(SCENARIOS) + sum(
+        len([step for step in steps if step.get("code") != "1/0"]) for steps in SCENARIOS.values()
+    )
+    ran = headless(tmp_path / page.name, server.folder, tmp_path / "elsewhere")
+    for there, here in zip(normalised(saved), normalised(ran), strict=True):
+        assert there == here
 
 
 def test_an_interrupted_run_leaves_the_same_cells(server: Server, open_notebook: Open, tmp_path: Path) -> None:
     replies = [INTERRUPTED[0], {**INTERRUPTED[1], "code": f"open('begun', 'w').close()\n{INTERRUPTED[1]['code']}"}]
-    page = open_notebook(server, *notebook_of("s")[:2], scripts={"s": replies})
-    before = nbformat.read(server.folder / page.name, 4)
+    page = open_notebook(server, LOAD, agent("s"), scripts={"s": replies})
+    shutil.copy(server.folder / page.name, tmp_path)  # as it was before it ran
     page.run(0)
     page.run(1, wait=False)
     page.wait_for_cells(3)
@@ -72,10 +75,7 @@ def test_an_interrupted_run_leaves_the_same_cells(server: Server, open_notebook:
     assert time.monotonic() - asked < 5
     saved = page.save()
     assert [cell.source for cell in saved.cells[2:]] == ["%%sandbox\nprint('first')"]
-    nbformat.write(before, tmp_path / page.name)
-    shutil.copy(server.folder / f"{Path(page.name).stem}-s.json", tmp_path)
-    (tmp_path / "elsewhere").mkdir()
-    ran = headless(tmp_path / page.name, tmp_path / "elsewhere", interrupt_when="begun")
+    ran = headless(tmp_path / page.name, server.folder, tmp_path / "elsewhere", interrupt_when="begun")
     assert cells_below(saved) == cells_below(ran)
 
 

@@ -215,3 +215,25 @@ def test_agent_undo_says_what_to_do_where_no_page_listens(lab: Server, open_note
     page.run(1)
     page.run(2)
     assert "delete the 3 cells" in page.shown(2)
+
+
+def test_one_undo_is_one_run_where_undo_is_for_the_whole_document(lab: Server, open_notebook: Open) -> None:
+    settings = {"documentWideUndoRedo": True}
+    lab.set("@jupyterlab/notebook-extension/tracker", settings)
+    try:
+        steps = [step("'one'"), step(waiting("go") + "'two'"), answer("Done.")]
+        page = open_notebook(lab, LOAD, agent("s"), "'below'", scripts={"s": steps})
+    finally:
+        lab.set("@jupyterlab/notebook-extension/tracker", {})
+    page.run(0)
+    page.run(1, wait=False)
+    page.wait_for_cells(4)
+    page.click_into(3)
+    page.page.keyboard.type(" # mine")
+    page.touch("go")
+    page.wait_until_idle()
+    assert shown(page) == [LOAD, "Work.", "'one'", "'two'", "Done.", "'below' # mine"]
+    page.command("notebook:undo-cell-action")
+    assert shown(page) == [LOAD, "Work.", "'below' # mine"]
+    page.command("notebook:redo-cell-action")
+    assert shown(page) == [LOAD, "Work.", "'one'", "'two'", "Done.", "'below' # mine"]

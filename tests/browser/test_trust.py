@@ -68,10 +68,11 @@ def is_pwned(page: NotebookPage) -> bool:
     return found
 
 
+@pytest.mark.parametrize("name", ["lab", "lab41"])
 def test_nothing_hostile_runs_live_nor_after_save_and_reload_nor_in_the_exported_page(
-    any_server: Server, open_notebook: Open, leak: Counter
+    name: str, request: pytest.FixtureRequest, open_notebook: Open, leak: Counter
 ) -> None:
-    page = attack(open_notebook, any_server, leak)
+    page = attack(open_notebook, request.getfixturevalue(name), leak)
     outputs = page.cells()[2].outputs
     assert sum(output.output_type == "display_data" for output in outputs) > 60
     look_at_all(page)

@@ -39,6 +39,13 @@ class Server:
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(json.dumps({"disabledExtensions": {} if enabled else {"sandbox-agent-magic": True}}))
 
+    def set(self, plugin: str, settings: dict[str, object]) -> None:
+        """The reader's settings of a plug-in of the front end, for pages that load from now on."""
+        folder = Path(self.environment["JUPYTER_CONFIG_DIR"]) / "lab" / "user-settings"
+        file = folder / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings))
+
     def page(self, name: str) -> str:
         """The address of a notebook."""
         path = f"lab/workspaces/{secrets.token_hex(4)}/tree" if self.app == "lab" else "notebooks"

@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from tests.support.notebook_page import LOAD, Replies, agent, answer, step, waiting
+from tests.support.notebook_page import answer, step, waiting
 
 SCENARIOS: dict[str, list[dict[str, object]]] = {
     "sum": [step("total = sum(range(1, 101))\nprint(total)\ntotal"), answer("The sum is **5050**.")],
@@ -23,16 +23,6 @@ SCENARIOS: dict[str, list[dict[str, object]]] = {
 }
 INTERRUPTED = [step("print('first')"), step(waiting("never") + "'second'"), answer("never")]
 """Stopped while the second step runs."""
-
-
-def notebook_of(script: str) -> tuple[str, ...]:
-    """The cells of a notebook with one agent cell, which follows that script."""
-    return LOAD, agent(script), "print('after')"
-
-
-def scripts_of(name: str, replies: list[dict[str, object]]) -> Replies:
-    """As `write_notebook` takes them."""
-    return {name: replies}
 
 
 def normalised(notebook: nbformat.NotebookNode, *, agent_outputs: bool = True) -> list[dict[str, Any]]:

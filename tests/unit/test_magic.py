@@ -222,6 +222,14 @@ def test_an_unknown_subcommand_says_which_there_are(shell: InteractiveShell) -> 
         shell.run_line_magic("agent", "explode")
 
 
+def test_in_a_terminal_there_are_no_cells_to_insert_or_remove(shell: InteractiveShell) -> None:
+    agent(shell, "-p scripted -m sum.json")
+    with pytest.raises(UsageError, match="no cells to insert"):
+        shell.run_line_magic("agent", "insert")
+    with pytest.raises(UsageError, match="no run whose cells"):
+        shell.run_line_magic("agent", "undo")
+
+
 def test_help_reads_well(shell: InteractiveShell) -> None:
     magic = shell.find_cell_magic("agent")
     text = magic.__doc__

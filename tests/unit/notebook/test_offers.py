@@ -100,7 +100,7 @@ def test_a_cell_that_was_queued_with_its_agent_cell_is_replaced_when_that_runs_a
 
 def test_a_cell_that_the_reader_brought_back_runs(offers: Offers) -> None:
     offers.begin("second", CellRequest("A", sent=NOW))
-    assert not offers.is_replaced(queued("one", after_s=60))
+    assert not offers.is_replaced(queued("one", after_s=24 * 3600))
 
 
 def test_after_a_restart_the_cells_of_the_earlier_run_are_known_from_the_agent_cell() -> None:
