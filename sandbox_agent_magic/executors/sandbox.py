@@ -107,6 +107,8 @@ class SandboxExecutor:
         before = self._settle(on_output)
         timeout_s = timeout_s if self._cell_timeout_s is None else min(timeout_s, self._cell_timeout_s)
         result = self._kernel.execute(code, timeout_s=timeout_s, on_output=on_output, trusted=self.trust_output)
+        if result.status in ("timeout", "interrupted") and self._watchdog is not None and not result.state_lost:
+            self._watchdog.end_started()
         return replace(result, new_files=self.workspace.changes(before))
 
     def interrupt(self) -> None:

@@ -9,7 +9,7 @@ import select
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import ExecutorTimeout
@@ -166,9 +166,9 @@ class SandboxProcess:
         """Send SIGKILL to all of it, from any thread; `kill` is still to come."""
         self._trial.end()
 
-    def end_others(self) -> None:
-        """Send SIGKILL to all processes but the kernel and bubblewrap, from any thread."""
-        self._trial.end_others()
+    def end_others(self, *, spared: Collection[int] = ()) -> None:
+        """Send SIGKILL to all processes but the kernel, the launcher, and those `spared`; from any thread."""
+        self._trial.end_others(spared=spared)
 
     @property
     def memory_kills(self) -> int:

@@ -13,7 +13,7 @@ import struct
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -216,10 +216,10 @@ class Trial:
             if self.pidfd >= 0:
                 signal.pidfd_send_signal(self.pidfd, number)
 
-    def end_others(self) -> None:
-        """Send SIGKILL to all processes but the kernel and bubblewrap itself. For any thread."""
+    def end_others(self, *, spared: Collection[int] = ()) -> None:
+        """Send SIGKILL to all processes but the kernel, the launcher itself, and those `spared`. For any thread."""
         with self._lock:
-            kept = {self.pid, self._kernel_pid, usage.parent(self._kernel_pid)}
+            kept = {self.pid, self._kernel_pid, usage.parent(self._kernel_pid), *spared}
             for pid in usage.descendants(self.pid) if self.pid and self._kernel_pid else []:
                 if pid not in kept:
                     self._kill_below(pid)

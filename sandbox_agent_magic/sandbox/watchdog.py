@@ -11,7 +11,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -23,6 +23,7 @@ _BUSY_S, _IDLE_S = 0.1, 0.5
 _GRACE_S, _FAR_GRACE_S = 0.7, 0.4
 """After an interrupt, before the kill; and where the limit is passed by far."""
 _MAX_AGAIN = 2
+_MAX_ROUNDS = 20
 _RESCAN_S = 0.5
 _QUICK_S = 0.1
 _FAR_BYTES = 128 * MIB
@@ -47,8 +48,8 @@ class Watched(Protocol):
     def interrupt(self) -> None:
         """Send SIGINT to the kernel."""
 
-    def end_others(self) -> None:
-        """Send SIGKILL to all processes but the kernel."""
+    def end_others(self, *, spared: Collection[int] = ()) -> None:
+        """Send SIGKILL to all processes but the kernel and those `spared`."""
 
     def end(self) -> None:
         """Send SIGKILL to all of it."""
@@ -81,6 +82,8 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._process: Watched | None = None
         self._kills = 0
+        self._there: frozenset[int] = frozenset()
+        """Processes that were there before the cell began."""
         self._running = False
         self._over = False
         """The cell's code is gone; only `finish` is still to come."""
@@ -124,8 +127,23 @@ class Watchdog:
             breach, self._breach = self._breach, None
             self._set_allowed()
             self._running, self._over = True, False
+            self._there = frozenset(self._pids())
         self._wake.set()
         return breach
+
+    def end_started(self) -> None:
+        """Kill what the last cell has started: it was stopped, and what it forked off must not go on without it."""
+        for _ in range(_MAX_ROUNDS):  # they may start others meanwhile
+            with self._lock:
+                if self._process is None or not set(self._pids()) - self._there:
+                    return
+                self._process.end_others(spared=self._there)
+            time.sleep(0.005)
+
+    def _pids(self) -> list[int]:
+        """All processes of the sandbox."""
+        pid = self._process.pid if self._process is not None else 0
+        return usage.descendants(pid) if pid else []
 
     def finish(self) -> Breach | None:
         """The cell has ended; returns the limit that it passed, if any."""
