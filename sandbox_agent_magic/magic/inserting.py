@@ -36,8 +36,13 @@ def inserting(shell: InteractiveShell, mode: Insert, cells: MakeWriter | None) -
     def publish(bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
         shell.display_pub.publish(data=bundle, metadata=metadata)
 
-    if mode == "none":
-        return lambda _: AnswerWriter(publish)
-    if mode == "next-input" and kind != "headless":  # nobody is there to take it
-        return lambda _: NextInputWriter(shell.set_next_input, publish)
-    return lambda _: InlineWriter(publish)
+    def begin(run_id: str) -> CellWriter:
+        if cells is not None:
+            cells(run_id)  # real cells of an earlier run are replaced, whatever becomes of this one
+        if mode == "none":
+            return AnswerWriter(publish)
+        if mode == "next-input" and kind != "headless":  # nobody is there to take it
+            return NextInputWriter(shell.set_next_input, publish)
+        return InlineWriter(publish)
+
+    return begin

@@ -56,6 +56,17 @@ def test_the_earlier_cells_are_gone_as_soon_as_the_cell_runs_again(lab: Server, 
     assert shown(page) == [LOAD, "Work.", "'one'", "Done.", "'below'"]
 
 
+def test_a_run_that_inserts_nothing_replaces_the_cells_too(lab: Server, open_notebook: Open) -> None:
+    inline = "import os; os.environ['AGENT_INSERT'] = 'inline'"
+    page = open_notebook(lab, LOAD, inline, agent("s"), "'below'", scripts={"s": 2 * TWO})
+    page.run(0)
+    page.run(2)
+    assert shown(page) == [LOAD, inline, "Work.", "'one'", "'two'", "Done.", "'below'"]
+    page.run(1)
+    page.run(2)
+    assert shown(page) == [LOAD, inline, "Work.", "'below'"]
+
+
 def test_a_mistake_in_the_line_replaces_nothing(lab: Server, open_notebook: Open) -> None:
     page = open_notebook(lab, LOAD, agent("s"), "'below'", scripts={"s": 3 * TWO})
     page.run(0)
