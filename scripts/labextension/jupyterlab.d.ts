@@ -74,7 +74,9 @@ declare module 'jupyterlab' {
     readonly activeCell: { readonly model: { readonly id: string } } | null;
     activeCellIndex: number;
     mode: 'command' | 'edit';
-    readonly node: HTMLElement;
+    readonly notebookConfig: { readonly windowingMode: string };
+    /** What scrolls. */
+    readonly outerNode?: HTMLElement;
     readonly model: { readonly sharedModel: Notebook } | null;
     readonly widgets: readonly { readonly model: { readonly id: string }; readonly node: HTMLElement }[];
   }

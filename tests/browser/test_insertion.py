@@ -82,6 +82,26 @@ def test_the_reader_goes_on_typing_in_the_same_place(any_server: Server, open_no
     assert abs(after["top"] - before["top"]) <= 2
 
 
+def test_what_the_reader_reads_further_down_stays_where_it_is(any_server: Server, open_notebook: Open) -> None:
+    steps = [step(waiting("one") + "print('x\\n' * 30)"), step(waiting("two") + "2"), answer("Done.")]
+    fillers = [f"# cell {number}\n" + "#\n" * 8 for number in range(30)]
+    page = open_notebook(any_server, LOAD, agent("s"), *fillers, scripts={"s": steps})
+    page.run(0)
+    page.run(1, wait=False)
+    page.wait_for(lambda: page.is_running(1))
+    name = page.cells()[20].id
+    where = "return Math.round(content.widgets.find(w => w.model.id === argument).node.getBoundingClientRect().top)"
+    page.evaluate("content.widgets[20].node.scrollIntoView()")
+    time.sleep(1)
+    before = page.evaluate(where, name)
+    for count, file in enumerate(("one", "two"), 33):
+        page.touch(file)
+        page.wait_for_cells(count)
+    page.wait_until_idle()
+    time.sleep(0.5)
+    assert abs(page.evaluate(where, name) - before) <= 2
+
+
 def test_the_readers_selection_stays(lab: Server, open_notebook: Open) -> None:
     page = open_notebook(
         lab, LOAD, agent("two"), *"abcde", scripts={"two": [step(waiting("go") + "1"), answer("Done.")]}

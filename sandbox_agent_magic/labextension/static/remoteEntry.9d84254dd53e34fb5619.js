@@ -1,14 +1,8 @@
 // Inserts the cells that the kernel side publishes into the open notebook, while the agent still works.
-// A module-federation container, written by hand: no build, no dependency, no request. Its name has its hash: after a
-// change, `make labextension`.
+// A module-federation container without a build. After a change: `make labextension`, for the hash in its name.
 
-/** @typedef {import('jupyterlab').Notebook} Notebook */
-/** @typedef {import('jupyterlab').NotebookPanel} NotebookPanel */
-/** @typedef {import('jupyterlab').SharedCell} SharedCell */
-/** @typedef {import('jupyterlab').Message} Message */
-/** @typedef {import('jupyterlab').Kernel} Kernel */
-/** @typedef {import('jupyterlab').StackItem} StackItem */
-/** @typedef {import('jupyterlab').KernelRequest} KernelRequest */
+/** @import { Application, CellJSON, Comm, Kernel, KernelRequest, Message, Notebook } from 'jupyterlab' */
+/** @import { NotebookPanel, NotebookWidget, SharedCell, StackItem } from 'jupyterlab' */
 
 (() => {
   'use strict';
@@ -16,8 +10,9 @@
   const NAME = 'sandbox-agent-magic';
   const MIME = 'application/vnd.sandbox-agent.cells.v1+json';
   const CHANNEL = 'sandbox_agent';
-  const NOTE = 'sandbox_agent'; // metadata of an inserted cell: where it comes from
-  const INSERTED = 'sandbox_agent_inserted'; // metadata of an agent cell: ids that were inserted for it
+  const NOTE = 'sandbox_agent'; // an inserted cell's metadata: where it comes from
+  const INSERTED = 'sandbox_agent_inserted'; // an agent cell's metadata: ids of its cells
+  const AGENT = /^\s*%%agent(\s|$)/;
 
   /** Ids of cells that this page has taken. @type {Set<string>} */
   const taken = new Set();
@@ -27,10 +22,8 @@
   const steps = new Map();
 
   /**
-   * Do what a request of the kernel says, if its agent cell is in this notebook.
-   * @param {NotebookPanel} panel
-   * @param {KernelRequest} request
-   * @returns {string | null} what was done, for the reader; null where it is none, or for another notebook
+   * Do what a request says. @param {NotebookPanel} panel @param {KernelRequest} request
+   * @returns {string | null} what to tell the reader; null where it is no request, or for another notebook
    */
   function handle(panel, request) {
     const notebook = panel.content.model?.sharedModel;
@@ -53,14 +46,12 @@
     const fresh = request.cells.filter(cell => !known.has(cell.id));
     const old = begun.has(run) ? [] : notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run !== run);
     begun.add(run);
-    /** @type {string[]} */
-    let gone = [];
-    if (old.length) asOneStep(notebook, run, () => void (gone = remove(notebook, old)));
+    const gone = old.length ? asOneStep(notebook, run, () => remove(notebook, old)) : [];
     if (fresh.length) {
       const index = slot(notebook, anchor, run);
-      asOneStep(notebook, run, () => void notebook.insertCells(index, fresh.map(cell => adapt(cell, anchor))));
+      asOneStep(notebook, run, () => notebook.insertCells(index, fresh.map(cell => adapt(cell, anchor))));
     }
-    // An undo brings back the cells of the run before, which the next run has to find: their ids stay for one run more.
+    // An undo brings the run before back, and the next run has to find it: its ids stay that long.
     const before = gone.length ? gone : inserted(anchor);
     const ids = [...before, ...fresh.map(cell => cell.id)];
     if (ids.length) anchor.setMetadata(INSERTED, [...new Set(ids)]);
@@ -70,21 +61,18 @@
   /** Remove a run's cells. @param {Notebook} notebook @param {SharedCell} anchor @param {string} run */
   function undo(notebook, anchor, run) {
     const cells = notebook.cells.filter(cell => belongs(cell, anchor) && note(cell).run === run);
-    /** @type {string[]} */
-    let gone = [];
-    asOneStep(notebook, `undo ${run}`, () => void (gone = remove(notebook, cells)));
+    const gone = asOneStep(notebook, `undo ${run}`, () => remove(notebook, cells));
     const kept = cells.length - gone.length;
-    const plural = gone.length === 1 ? '' : 's';
-    return `Removed ${gone.length} cell${plural} of the last run.${kept ? ` ${kept} that you edited stayed.` : ''}`;
+    const count = `${gone.length} cell${gone.length === 1 ? '' : 's'}`;
+    return `Removed ${count} of the last run.${kept ? ` ${kept} that you edited stayed.` : ''}`;
   }
 
   /**
-   * Delete those of `cells` that are as they were inserted; the reader's edits stay, and belong to no run any more.
-   * @param {Notebook} notebook
-   * @param {SharedCell[]} cells
-   * @returns {string[]} ids of what was deleted
+   * Delete those of `cells` that are as they were inserted; what the reader edited stays, and is of no run any more.
+   * @param {Notebook} notebook @param {SharedCell[]} cells @returns ids of what was deleted
    */
   function remove(notebook, cells) {
+    /** @type {string[]} */
     const gone = [];
     const { cells: all } = notebook; // it changes only after the transaction, hence from the bottom up
     for (const cell of cells.reverse()) {
@@ -112,30 +100,32 @@
     return at + 1;
   }
 
-  /** One undo takes back all that a run did, whatever the reader did in between.
-   * @param {Notebook} notebook @param {string} run @param {() => void} change */
+  /** One undo takes back all that a run did, whatever the reader did in between. @template T
+   * @param {Notebook} notebook @param {string} run @param {() => T} change */
   function asOneStep(notebook, run, change) {
     const manager = notebook.undoManager;
     const top = () => manager.undoStack[manager.undoStack.length - 1];
     const last = top();
     const earlier = steps.get(run);
-    // Yjs extends the step on top if that is recent; it must not extend a step of the reader's, nor the reader ours.
+    // Yjs extends the step on top if it is recent: that must be ours, not the reader's.
     if (earlier && earlier === last) manager.lastChange = Date.now();
     else manager.stopCapturing();
-    notebook.transact(change);
+    /** @type {any} */
+    let result;
+    notebook.transact(() => (result = change()));
     manager.stopCapturing();
     const made = top();
-    if (!made || made === last) return;
-    const index = earlier ? manager.undoStack.indexOf(earlier) : -1;
-    if (earlier && index >= 0 && merge(earlier, made)) manager.undoStack.splice(index, 1);
-    steps.set(run, made);
+    if (made && made !== last) {
+      const index = earlier ? manager.undoStack.indexOf(earlier) : -1;
+      if (earlier && index >= 0 && merge(earlier, made)) manager.undoStack.splice(index, 1);
+      steps.set(run, made);
+    }
+    return /** @type {T} */ (result);
   }
 
   /**
-   * Add an earlier undo step's changes to a later one's.
-   * @param {StackItem} from
-   * @param {StackItem} to
-   * @returns {boolean} false where this version of Yjs keeps them otherwise: there are two steps then
+   * Add an earlier undo step's changes to a later one's. @param {StackItem} from @param {StackItem} to
+   * @returns false where this version of Yjs keeps them otherwise: there are two steps then
    */
   function merge(from, to) {
     const sets = [from.insertions, to.insertions, from.deletions, to.deletions].map(set => set?.clients);
@@ -150,10 +140,11 @@
   }
 
   /** The reader's active cell and mode stay. @template T
-   * @param {import('jupyterlab').NotebookWidget} content @param {() => T} change */
+   * @param {NotebookWidget} content @param {() => T} change */
   function keepingView(content, change) {
     const active = content.activeCell?.model.id;
     const { mode } = content;
+    hold(content);
     const result = change();
     const index = content.widgets.findIndex(widget => widget.model.id === active);
     if (index >= 0 && index !== content.activeCellIndex) {
@@ -161,6 +152,25 @@
       content.mode = mode;
     }
     return result;
+  }
+
+  /** What the reader looks at stays in its place while cells above it grow. @param {NotebookWidget} content */
+  function hold(content) {
+    const scroller = content.outerNode;
+    if (!scroller || content.notebookConfig.windowingMode === 'full') return; // such a notebook does it by itself
+    const edge = scroller.getBoundingClientRect().top;
+    const seen = content.widgets.find(({ node }) => node.getBoundingClientRect().bottom > edge)?.node;
+    const place = () => seen?.getBoundingClientRect().top ?? 0;
+    const top = place();
+    let [frames, now] = [6, scroller.scrollTop];
+    const step = () => {
+      if (scroller.scrollTop !== now) return; // the reader scrolls
+      const moved = place() - top;
+      if (Math.abs(moved) >= 1) scroller.scrollTop += moved;
+      now = scroller.scrollTop;
+      if (--frames) requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
   }
 
   /** @param {any} cell @returns {boolean} whether it has a published cell's shape */
@@ -171,7 +181,7 @@
 
   /** @param {SharedCell} cell */
   function isAgent(cell) {
-    return cell.cell_type === 'code' && /^\s*%%agent(\s|$)/.test(cell.getSource());
+    return cell.cell_type === 'code' && AGENT.test(cell.getSource());
   }
 
   /** @param {SharedCell} cell @param {SharedCell} anchor @returns {boolean} a copy that the reader made does not */
@@ -190,22 +200,16 @@
   }
 
   /**
-   * The cell as it goes into the notebook. Its outputs were cleaned by the kernel side, so they are trusted; `trusted` on a
-   * markdown cell would leave the notebook unsigned.
-   * @param {import('jupyterlab').CellJSON} cell
-   * @param {SharedCell} anchor
+   * The cell as it goes into the notebook: trusted, since the kernel side has cleaned its outputs. On a markdown cell
+   * `trusted` would leave the notebook unsigned. @param {CellJSON} cell @param {SharedCell} anchor
    */
   function adapt(cell, anchor) {
     const metadata = { ...cell.metadata, [NOTE]: { ...cell.metadata[NOTE], agent_cell: anchor.id } };
     return { ...cell, metadata: cell.cell_type === 'code' ? { ...metadata, trusted: true } : metadata };
   }
 
-  /**
-   * A message of a cell that runs: take it out of the cell's output if it is for us and was dealt with.
-   * @param {NotebookPanel} panel
-   * @param {Message} message
-   * @returns {boolean} whether the output stays in the cell
-   */
+  /** Whether a message of a cell that runs stays in its output: not if it is for us and was dealt with.
+   * @param {NotebookPanel} panel @param {Message} message */
   function stays(panel, message) {
     if (message.header.msg_type !== 'display_data') return true;
     const { data, metadata } = message.content;
@@ -216,17 +220,15 @@
     return said !== '';
   }
 
-  /**
-   * Drop the outputs that carried what has become cells now: a page without this module had left them in the agent cell.
-   * @param {NotebookPanel} panel
-   * @param {string} id of the agent cell
-   */
+  /** Drop outputs of an agent cell that carried what has become cells now.
+   * @param {NotebookPanel} panel @param {string} id */
   function tidy(panel, id) {
     const anchor = panel.content.model?.sharedModel.cells.find(cell => cell.id === id);
     const outputs = anchor?.getOutputs() ?? [];
-    const kept = outputs.filter(({ data, metadata }) =>
-      data?.[MIME] ? !data[MIME].cells.every((/** @type {any} */ cell) => taken.has(cell.id)) : !taken.has(metadata?.[NOTE]?.cell)
-    );
+    const kept = outputs.filter(({ data, metadata }) => {
+      const ids = data?.[MIME]?.cells?.map((/** @type {CellJSON} */ cell) => cell.id) ?? [metadata?.[NOTE]?.cell];
+      return !ids.every((/** @type {string} */ name) => taken.has(name));
+    });
     if (kept.length < outputs.length) anchor?.setOutputs(kept);
   }
 
@@ -240,10 +242,7 @@
     }
   }
 
-  /**
-   * Hear what cells that this page runs have to say; other pages' cells are those pages' concern.
-   * @param {NotebookPanel} panel
-   */
+  /** Hear what the cells say that this page runs; other pages' cells are theirs. @param {NotebookPanel} panel */
   function listen(panel) {
     panel.sessionContext.iopubMessage.connect((_, message) => {
       const kernel = panel.sessionContext.session?.kernel;
@@ -251,17 +250,18 @@
       if (!kernel || session !== kernel.clientId) return;
       const { content } = message;
       if (message.header.msg_type === 'execute_input') {
-        kernel.registerMessageHook(msg_id, reply => stays(panel, reply));
+        const agent = AGENT.test(content.code);
+        kernel.registerMessageHook(msg_id, reply => {
+          if (agent) hold(panel.content); // its progress grows and shrinks
+          return stays(panel, reply);
+        });
       } else if (message.header.msg_type === 'comm_msg' && content.comm_id === CHANNEL) {
         if (attempt(panel, content.data) !== null) tidy(panel, content.data.after);
       }
     });
   }
 
-  /**
-   * Ask a kernel that ran already for the cells that this page has missed.
-   * @param {NotebookPanel} panel
-   */
+  /** Ask a kernel that ran already for the cells that this page has missed. @param {NotebookPanel} panel */
   async function attach(panel) {
     await panel.context.ready;
     const kernel = panel.sessionContext.session?.kernel;
@@ -274,7 +274,7 @@
     }
   }
 
-  /** @type {WeakMap<Kernel, import('jupyterlab').Comm>} */
+  /** @type {WeakMap<Kernel, Comm>} */
   const channels = new WeakMap();
 
   /** @param {Kernel} kernel */
@@ -284,33 +284,31 @@
     return comm;
   }
 
-  /** SHA-256 of a text's UTF-8 in hex; the browser's own is asynchronous, and missing where the page came by plain http. */
+  /** SHA-256 of a text in hex; the browser's own is asynchronous, and missing where the page came by plain http. */
   function sha256(/** @type {string} */ text) {
     /** @type {number[]} */
     const primes = [];
     for (let n = 2; primes.length < 64; n++) if (primes.every(prime => n % prime)) primes.push(n);
-    const fraction = (/** @type {number} */ x) => ((x % 1) * 2 ** 32) | 0;
-    const constants = primes.map(prime => fraction(prime ** (1 / 3)));
-    const hash = primes.slice(0, 8).map(prime => fraction(prime ** (1 / 2)));
+    const roots = (/** @type {number} */ power) => primes.map(prime => ((prime ** power % 1) * 2 ** 32) | 0);
+    const constants = roots(1 / 3);
+    const hash = roots(1 / 2).slice(0, 8);
     const input = new TextEncoder().encode(text);
     const bytes = new Uint8Array((((input.length + 8) >> 6) + 1) << 6);
     bytes.set(input);
     bytes[input.length] = 0x80;
     const view = new DataView(bytes.buffer);
-    view.setUint32(bytes.length - 8, input.length / 2 ** 29);
-    view.setUint32(bytes.length - 4, input.length << 3);
-    const turn = (/** @type {number} */ x, /** @type {number} */ n) => (x >>> n) | (x << (32 - n));
+    view.setBigUint64(bytes.length - 8, BigInt(input.length) << 3n);
+    const turned = (/** @type {number} */ x, /** @type {number[]} */ ...by) =>
+      by.reduce((sum, n) => sum ^ ((x >>> n) | (x << (32 - n))), 0);
     const w = new Int32Array(64);
     for (let block = 0; block < bytes.length; block += 64) {
       let [a, b, c, d, e, f, g, h] = hash;
       for (let i = 0; i < 64; i++) {
-        if (i < 16) w[i] = view.getInt32(block + 4 * i);
-        else {
-          const [x, y] = [w[i - 15], w[i - 2]];
-          w[i] = w[i - 16] + w[i - 7] + (turn(x, 7) ^ turn(x, 18) ^ (x >>> 3)) + (turn(y, 17) ^ turn(y, 19) ^ (y >>> 10));
-        }
-        const one = h + (turn(e, 6) ^ turn(e, 11) ^ turn(e, 25)) + ((e & f) ^ (~e & g)) + constants[i] + w[i];
-        const two = (turn(a, 2) ^ turn(a, 13) ^ turn(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+        const [x, y] = [w[i - 15], w[i - 2]];
+        w[i] = i < 16 ? view.getInt32(block + 4 * i)
+          : w[i - 16] + w[i - 7] + (turned(x, 7, 18) ^ (x >>> 3)) + (turned(y, 17, 19) ^ (y >>> 10));
+        const one = h + turned(e, 6, 11, 25) + ((e & f) ^ (~e & g)) + constants[i] + w[i];
+        const two = turned(a, 2, 13, 22) + ((a & b) ^ (a & c) ^ (b & c));
         [h, g, f, e, d, c, b, a] = [g, f, e, (d + one) | 0, c, b, a, (one + two) | 0];
       }
       [a, b, c, d, e, f, g, h].forEach((value, i) => (hash[i] = (hash[i] + value) | 0));
@@ -322,7 +320,7 @@
     id: `${NAME}:plugin`,
     description: "Inserts an agent's cells into the notebook while it works.",
     autoStart: true,
-    /** @param {import('jupyterlab').Application} app */
+    /** @param {Application} app */
     activate(app) {
       app.docRegistry.addWidgetExtension('Notebook', {
         /** @param {NotebookPanel} panel */
@@ -335,10 +333,8 @@
     }
   };
 
-  const modules = { './extension': { __esModule: true, default: plugin } };
   (window._JUPYTERLAB ??= {})[NAME] = {
     init() {}, // nothing is shared with other modules
-    get: (/** @type {string} */ name) =>
-      name === './extension' ? Promise.resolve(() => modules[name]) : Promise.reject(new Error(`${NAME} has no ${name}`))
+    get: async () => () => ({ __esModule: true, default: plugin }) // './extension' is all there is
   };
 })();
