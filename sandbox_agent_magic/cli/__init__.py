@@ -51,10 +51,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that `%%agent` has too."""
-    parser.add_argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in")
+    parser.add_argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, or a plug-in")
     parser.add_argument("-m", "--model", help="model name, as the provider knows it")
     parser.add_argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
     parser.add_argument("--temperature", help="sampling temperature, 0 to 2")
     parser.add_argument("--max-iterations", help="model turns")
     parser.add_argument("--max-retry", help="retries of one failed request")
+    parser.add_argument("--budget", help="US dollars that each request of yours may cost")
     parser.add_argument("--timeout", help="seconds that one piece of code may run")

@@ -47,7 +47,7 @@ class AgentMagics(Magics):
 
     @no_var_expand  # braces and dollars in a line or a prompt are data
     @magic_arguments(name="%agent")  # IPython puts one more % before it
-    @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
+    @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
     @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
@@ -55,6 +55,7 @@ class AgentMagics(Magics):
     @argument("--temperature", help="sampling temperature, 0 to 2")
     @argument("--max-iterations", help="model turns of this cell")
     @argument("--max-retry", help="retries of one failed request")
+    @argument("--budget", help="US dollars that this cell may cost")
     @argument("--timeout", help="seconds that one piece of code may run")
     @argument(
         "--keep",

@@ -22,23 +22,8 @@ from ..errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from .asked import Asked
 from .failure import Failure, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Whom we asked, and which settings decided it: what an error's last line needs."""
-
-    provider: str
-    model: str
-    server: str
-    """Host, as shown."""
-    key: str = "OPENAI_API_KEY"
-    """Setting of the key, with where it came from, as shown. Empty for a server of our own."""
-    url_setting: str = "OPENAI_BASE_URL"
-    """Empty for a server of our own."""
-    model_setting: str = "MODEL"
-    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +132,13 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderRateLimited,
         "{server} limits the rate of requests.",
-        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        "Wait a little; {max_retry} sets how often a request is sent again, {request_timeout} for how long in all.",
         statuses=(429,),
     ),
     Row(
         ProviderRateLimited,
         "{server} limits the rate of requests.",
-        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        "Wait a little; {max_retry} sets how often a request is sent again, {request_timeout} for how long in all.",
         words=("throttling_error", "rate_limit_error", "rate_limit_exceeded"),
         pattern=r"RateLimitError|rate limit",
     ),
@@ -221,9 +206,15 @@ TABLE: tuple[Row, ...] = (
     # ---- no server to say anything
     Row(
         ProviderTimeout,
-        "No complete reply from {server} within {timeout_s:g} s.",
-        "Try again, ask for less, or raise REQUEST_TIMEOUT.",
+        "No complete reply from {server} within {timeout_s:.3g} s.",
+        "Try again, ask for less, or raise {request_timeout}.",
         kinds=("timeout",),
+    ),
+    Row(
+        ProviderTimeout,
+        "{server} fell silent in the middle of its reply.",
+        "Try again; if the model needs its time, raise {idle_timeout}.",
+        kinds=("idle",),
     ),
     Row(
         ProviderUnavailable,
@@ -285,9 +276,13 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
             model=asked.model,
             server=asked.server,
             key=asked.key,
-            url_setting=asked.url_setting,
-            model_setting=asked.model_setting,
+            url_setting=asked.setting(asked.url_setting),
+            model_setting=asked.setting(asked.model_setting),
+            request_timeout=asked.setting("REQUEST_TIMEOUT"),
+            idle_timeout=asked.setting("AGENT_IDLE_TIMEOUT"),
+            max_retry=asked.setting("MAX_RETRY"),
             timeout_s=asked.timeout_s,
+            idle_s=asked.idle_s,
             status=failure.status,
         )
 
@@ -299,8 +294,9 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
     make: Callable[..., ProviderError] = row.error
     common = {"provider": asked.provider, "model": asked.model, "status": failure.status}
     texts = {"why": why, "hint": hint}
-    if issubclass(row.error, ProviderRateLimited):
-        return make(fill(row.message), retry_after=failure.retry_after, **common, **texts)
     if issubclass(row.error, ProviderUnavailable):
-        return make(fill(row.message), retryable=row.retryable, **common, **texts)
-    return make(fill(row.message), **common, **texts)
+        error = make(fill(row.message), retryable=row.retryable, **common, **texts)
+    else:
+        error = make(fill(row.message), **common, **texts)
+    error.retry_after = failure.retry_after
+    return error

@@ -15,7 +15,6 @@ from pathlib import Path
 from statistics import median
 
 from sandbox_agent_magic.outputs import CELLS_MIMETYPE
-from tests.support import model_server
 
 from .plain_kernel import PlainKernel
 from .report import Row
@@ -65,8 +64,9 @@ def _server() -> Iterator[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(script, file)
         file.flush()
-        command = [sys.executable, model_server.__file__, "--script", file.name, "--cycle"]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        command = [sys.executable, "-m", "tests.support.model_server", "--script", file.name, "--cycle"]
+        where = Path(__file__).parents[2]
+        with subprocess.Popen(command, cwd=where, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             try:
                 yield f"http://127.0.0.1:{int(process.stdout.readline())}/v1"

@@ -23,6 +23,7 @@ from sandbox_agent_magic.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from sandbox_agent_magic.providers.asked import Server
 from sandbox_agent_magic.providers.openai import OpenAIProvider
 from sandbox_agent_magic.types import Image, Message, ModelReply, ModelRequest, ModelTraits, Tool, ToolCall, Usage
 from tests.support.model_server import ModelServer, Reply
@@ -39,9 +40,8 @@ CALLED = (
 
 def provider(server: ModelServer, *, key: str = KEY, images: bool = True) -> OpenAIProvider:
     traits = ModelTraits(images=images)
-    return OpenAIProvider(
-        name="openai", model="m", base_url=server.url, api_key=key, key_source=".env", traits=traits, trust_env=False
-    )
+    at = Server(server.url, key, sources={"OPENAI_API_KEY": ".env"}, trust_env=False)
+    return OpenAIProvider(name="openai", model="m", server=at, traits=traits)
 
 
 def ask(

@@ -99,13 +99,6 @@ def test_litellm_is_openai_that_insists_on_an_address(load: Load) -> None:
     assert isinstance(made, OpenAIProvider)
 
 
-@pytest.mark.parametrize("environ", [AZURE, {"ANTHROPIC_API_KEY": KEY}], ids=["azure", "anthropic"])
-def test_a_provider_of_a_later_version_says_so(load: Load, environ: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="not available in this version") as caught:
-        providers.create(load(environ))
-    assert len(caught.value.lines()) == 3
-
-
 def test_an_unknown_name_is_answered_with_the_known_ones(load: Load) -> None:
     with pytest.raises(UsageError, match="no provider 'opnai'") as caught:
         providers.create(load(), "opnai")

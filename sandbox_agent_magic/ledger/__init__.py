@@ -1,0 +1,1 @@
+"""What requests cost: list prices, and a book of every request across notebooks and days."""
