@@ -116,7 +116,11 @@ class ProviderRateLimited(ProviderError):
 
 
 class ProviderQuotaExceeded(ProviderError):
-    """The account's quota, credit or budget is used up."""
+    """The account's quota or credit is used up."""
+
+
+class ProviderBudgetExceeded(ProviderQuotaExceeded):
+    """The budget that a proxy keeps for the key is used up: a run ends there, with what it has done."""
 
 
 class ProviderContextTooLong(ProviderError):

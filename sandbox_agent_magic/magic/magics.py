@@ -13,7 +13,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 
 from ..errors import SandboxAgentError, UsageError
 from .lines import outputs_of, parse, words_of
-from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
+from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, show_result, watcher_for, writer_for
 
 if TYPE_CHECKING:
     import argparse
@@ -88,13 +88,14 @@ class AgentMagics(Magics):
 
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
+        `%agent models` lists the server's models, `%agent cost [--by cell|model|notebook|day]` what requests cost.
         """
         from ..commands import COMMANDS
 
         with self._plain_errors():
             name, *words = words_of(line.strip() or "status")
             if name in COMMANDS:
-                print(COMMANDS[name](self.session, words, self.shell.user_ns))
+                show_result(COMMANDS[name](self.session, words, self.shell.user_ns))
                 return
             if name not in _SUBCOMMANDS:
                 known = " or %agent ".join([*_SUBCOMMANDS, *COMMANDS])

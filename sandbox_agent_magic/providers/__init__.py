@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
 
 from ..errors import MissingDependencyError, SandboxAgentError, SettingsError, UsageError
 from ..settings import Settings
-from ..types import Provider
+from ..types import Provider, Usage
 from .factories import AZURE_SETTINGS, BUILT_IN, Factory, looked
 
 GROUP = "sandbox_agent_magic.providers"
@@ -62,6 +63,18 @@ def select(settings: Settings) -> str:
         hint="Set OPENAI_API_KEY in .env, or OPENAI_BASE_URL to a server such as http://localhost:11434/v1, "
         "or run `sandbox-agent model pull` to use the embedded model without a key.",
     )
+
+
+@runtime_checkable
+class _Priced(Protocol):
+    """A provider that knows what its tokens cost."""
+
+    def cost_of(self, usage: Usage) -> float | None: ...
+
+
+def cost_of(provider: Provider, usage: Usage) -> float | None:
+    """US dollars for `usage` at this provider; None where nobody knows."""
+    return provider.cost_of(usage) if isinstance(provider, _Priced) else None
 
 
 def known() -> list[str]:

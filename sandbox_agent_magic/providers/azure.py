@@ -31,6 +31,8 @@ class AzureProvider(OpenAIProvider):
         log: where requests and replies are written, if anywhere.
     """
 
+    _vendor = "azure"
+
     def __init__(self, *, deployment: str, server: Server, api_version: str, log: WireLog | None = None) -> None:
         super().__init__(name="azure", model=deployment, server=server, traits=ModelTraits(), log=log)
         self._api_version = api_version

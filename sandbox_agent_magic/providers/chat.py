@@ -160,6 +160,8 @@ class ReplyBuilder:
         """Whether any chunk was one of a chat completion."""
         self.begun = False
         """Whether a first token came."""
+        self.model = ""
+        """The model's name that the server says."""
 
     @property
     def over(self) -> bool:
@@ -176,6 +178,8 @@ class ReplyBuilder:
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
             return "", ""
         self.seen = True
+        if not self.model and isinstance(model := chunk.get("model"), str):
+            self.model = model
         choice = choices[0]
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:

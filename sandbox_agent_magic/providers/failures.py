@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import (
     ProviderAuthError,
+    ProviderBudgetExceeded,
     ProviderContentFiltered,
     ProviderContextTooLong,
     ProviderError,
@@ -60,7 +61,7 @@ _ADDRESS_HINT = "Check {url_setting}: a full address such as http://localhost:40
 TABLE: tuple[Row, ...] = (
     # ---- the server refused, and more of the same will not help
     Row(
-        ProviderQuotaExceeded,
+        ProviderBudgetExceeded,
         "The budget of the key at {server} is used up.",
         "Ask for a higher budget, or use another key: {key}.",
         words=("budget_exceeded",),

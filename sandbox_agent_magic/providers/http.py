@@ -57,6 +57,8 @@ class Builder(Protocol):
     """Whether any event was one of a reply."""
     begun: bool
     """Whether a first token came."""
+    model: str
+    """The model's name that the server says; may be empty."""
 
     @property
     def over(self) -> bool:
@@ -72,6 +74,9 @@ class Builder(Protocol):
 class HTTPProvider(ABC):
     """One model of one server. Holds a connection between calls; `close` ends it. Not for two threads at once."""
 
+    _vendor = ""
+    """Whose prices hold, where the address does not tell."""
+
     def __init__(
         self, name: str, model: str, server: Server, *, traits: ModelTraits, log: WireLog | None = None
     ) -> None:
@@ -85,7 +90,9 @@ class HTTPProvider(ABC):
         self._log = log
         self._asked = Asked.of(name, model, server)
         self._answered_by = ""
-        """The model's name that the server gave in its headers; a proxy may know it by another than we do."""
+        """The model's name that the server gave; a proxy or a deployment may know it by another than we do."""
+        self._proxied = False
+        """Whether a LiteLLM proxy answered."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self.name!r}, model={self.model!r}, server={self._asked.server!r})"
@@ -118,6 +125,8 @@ class HTTPProvider(ABC):
             raise self._error(Failure("reply", "it ended without a word"), request)
         if not builder.over:
             raise self._error(Failure("cut", "the reply ended in the middle"), request)
+        if not self._proxied:
+            self._answered_by = builder.model
         reply = self._cleaned(builder.reply(earlier_calls=sum(len(m.tool_calls) for m in request.messages)))
         if self._log is not None:
             self._log.reply(self._asked, reply)
@@ -130,6 +139,11 @@ class HTTPProvider(ABC):
             ProviderError: the server could not be asked.
         """
         return self._listed("/models", LISTING_TIMEOUT_S)
+
+    def cost_of(self, usage: Usage) -> float | None:
+        """What `usage` costs by list price, US dollars; None where there is none for this model at this server."""
+        vendor = "" if self._proxied else self._vendor
+        return prices.cost(usage, self._answered_by or self.model, base_url=self.base_url, vendor=vendor)
 
     def close(self) -> None:
         """Close the connection. A later call opens a new one."""
@@ -200,6 +214,7 @@ class HTTPProvider(ABC):
     def _stream(self, body: dict[str, JSON]) -> Iterator[Mapping[str, object]]:
         with closing(self._post(body, _timeout(self._deadline.left_s()))) as stream:
             response = stream.response
+            self._proxied = "x-litellm-version" in response.headers
             self._answered_by = response.headers.get("x-litellm-model-name", "")
             if re.search("json|html", response.headers.get("content-type", "")):
                 yield _with_cost(_object(response.read()), response.headers)  # it does not stream, or it is a page
@@ -284,9 +299,9 @@ class HTTPProvider(ABC):
     def _priced(self, usage: Usage) -> Usage:
         """The server's own figure, else the list price of what it says it asked."""
         # LiteLLM says 0 of a model whose price it does not know.
-        if usage.cost_usd or (usage.cost_usd is not None and not self._answered_by):
+        if usage.cost_usd or (usage.cost_usd is not None and not self._proxied):
             return usage
-        return replace(usage, cost_usd=prices.cost(usage, self._answered_by or self.model, base_url=self.base_url))
+        return replace(usage, cost_usd=self.cost_of(usage))
 
 
 def _timeout(seconds: float) -> httpx2.Timeout:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import model_store
 from ..errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook, no_text
+from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook, Usage, no_text
 from . import local_server
 from .asked import Server, SettingNames
 from .openai import OpenAIProvider
@@ -75,7 +75,7 @@ class LocalProvider:
             failure: ProviderError
             try:
                 reply = client.complete(replace(request, deadline_s=left_s), on_text=counted, on_reasoning=on_reasoning)
-                return replace(reply, usage=replace(reply.usage, cost_usd=0.0))  # it is the reader's own machine
+                return replace(reply, usage=replace(reply.usage, cost_usd=self.cost_of(reply.usage)))
             except ProviderError as exc:
                 failure = exc
             if failure.status is not None or self._still_there(path):
@@ -95,6 +95,10 @@ class LocalProvider:
         """The model of this provider, and the listed ones that are on this machine."""
         here = (info.name for info in model_store.known() if model_store.installed(info.name))
         return tuple(dict.fromkeys((self.model, *here)))
+
+    def cost_of(self, _usage: Usage) -> float:
+        """Nothing: it is the reader's own machine."""
+        return 0.0
 
     def close(self) -> None:
         """Close the connection. The server goes on: other notebooks may use it."""

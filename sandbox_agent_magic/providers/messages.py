@@ -148,6 +148,8 @@ class MessageBuilder:
         """Whether any event was one of a message."""
         self.begun = False
         """Whether a first token came."""
+        self.model = ""
+        """The model's name that the server says."""
 
     def feed(self, event: Mapping[str, object]) -> tuple[str, str]:
         """Take one event in; returns its piece of the text and of the model's thinking, both often empty."""
@@ -175,6 +177,7 @@ class MessageBuilder:
         """What an event says of the message as a whole. Counts are those of the message so far, not of the event."""
         fields = _dict(message)
         self.seen = True
+        self.model = _string(fields.get("model")) or self.model
         reason = fields.get("stop_reason")
         if isinstance(reason, str) and reason:
             self._stop_reason = reason

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from ..notebook.cells import CellPlan
 from ..settings import Settings
-from ..types import CellWriter, Event, Limits, RunFinished, StepFinished, Usage, Verdict
+from ..types import CellWriter, Event, Limits, ReplyReceived, RunFinished, StepFinished
+from .budget import BudgetGate
 
 
 class Watcher(Protocol):
@@ -19,27 +20,20 @@ class Watcher(Protocol):
         """The run ended by an error, which is shown elsewhere."""
 
 
-class OpenGate:
-    """Lets everything pass; consent to the local executor is asked for before a run begins."""
-
-    def allow_request(self, estimate: Usage) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
-
-    def allow_code(self, code: str) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
-
-
 class Emitter:
-    """Hands each event to the watcher, and the cells that follow from it to the writer."""
+    """Hands each event to the watcher, the cells that follow from it to the writer, and what it used to the gate."""
 
-    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan) -> None:
+    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan, gate: BudgetGate) -> None:
         self._watcher = watcher
+        self._gate = gate
         self._writer = writer
         self._plan = plan
         self.codes: list[str] = []
         """Of the steps that worked."""
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, ReplyReceived):
+            self._gate.spent(event.usage)
         if isinstance(event, StepFinished) and event.step.result.status == "ok":
             self.codes.append(event.step.code)
         if self._writer is not None and isinstance(event, StepFinished):
@@ -59,5 +53,6 @@ def limits_of(settings: Settings) -> Limits:
         max_iterations=settings.max_iterations,
         max_retry=settings.max_retry,
         request_timeout_s=settings.request_timeout,
+        idle_timeout_s=settings.agent_idle_timeout,
         cell_timeout_s=settings.agent_cell_timeout,
     )

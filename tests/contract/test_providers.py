@@ -128,7 +128,7 @@ class Embedded(Backend):
 
     def request(self, *, tools: bool = False) -> ModelRequest:
         messages = (
-            Message("system", system_prompt(TRAITS, isolated=True)),
+            Message("system", system_prompt(TRAITS, isolated=True, extra=None)),
             Message("user", "Calculate the sum of numbers from 1 to 100"),
         )
         return ModelRequest(messages, temperature=0.0, max_output_tokens=60, deadline_s=120)

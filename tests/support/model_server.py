@@ -3,7 +3,7 @@
     with ModelServer([Reply(code="print(1)"), Reply("It printed 1.")]) as server:
         Session(openai_base_url=server.url, openai_api_key="k").ask("...")
 
-It speaks OpenAI's chat completions, at Azure's addresses too, and Anthropic's messages (`server.root` is their address).
+It speaks OpenAI's chat completions, at Azure's addresses too, and Anthropic's messages (both are at `server.root`).
 
 Replies are taken in order, one for each chat request; a function of the request's JSON may stand in their place. As a
 process of its own (for benchmarks, whose CPU time must not hold the server's):

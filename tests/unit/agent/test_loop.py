@@ -260,11 +260,13 @@ def test_events_tell_the_whole_story(bench: Bench) -> None:
     assert kinds == [
         "RequestSent",
         "TextStreamed",
+        "ReplyReceived",
         "CodeProposed",
         "OutputReceived",
         "StepFinished",
         "RequestSent",
         "TextStreamed",
+        "ReplyReceived",
         "RunFinished",
     ]
     assert bench.of(StepFinished)

@@ -9,6 +9,7 @@ import pytest
 
 from sandbox_agent_magic.errors import (
     ProviderAuthError,
+    ProviderBudgetExceeded,
     ProviderContentFiltered,
     ProviderContextTooLong,
     ProviderError,
@@ -88,7 +89,7 @@ CASES: dict[str, tuple[Failure, type[ProviderError], bool]] = {
     ),
     "LiteLLM, budget": (
         said(429, "Budget has been exceeded! Current cost: 1.0", type="budget_exceeded"),
-        ProviderQuotaExceeded,
+        ProviderBudgetExceeded,
         False,
     ),
     "LiteLLM, context": (said(400, "litellm.ContextWindowExceededError: x"), ProviderContextTooLong, False),
