@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import platform
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,11 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from .session import Session
+
+
+_CALL_TOKENS = 64
+"""Enough for a word, and for a reasoning model to begin."""
+_CALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +30,15 @@ class Check:
     """What was found, or what failed and what to do, on one or more lines."""
 
 
-def checks(settings: Settings) -> list[Check]:
-    """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider."""
-    return [_python(), _provider(settings), _sandbox(), _model(settings), _front_end()]
+def checks(settings: Settings, *, call: bool = False) -> list[Check]:
+    """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider.
+
+    Args:
+        settings: as they are now.
+        call: also ask the model for one word, which costs a few tokens.
+    """
+    called = [_call(settings)] if call else []
+    return [_python(), _provider(settings), *called, _sandbox(), _model(settings), _front_end()]
 
 
 def config_text(settings: Settings) -> str:
@@ -49,7 +61,7 @@ def status_text(session: Session) -> str:
     except SandboxAgentError as exc:
         provider = f"none ({exc.message} sandbox-agent doctor says more.)"
     usage = session.usage
-    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
+    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ", cost unknown" if usage.input_tokens else ""
     running = ", ".join(session.running) or "not started"
     return "\n".join(
         [
@@ -57,7 +69,7 @@ def status_text(session: Session) -> str:
             f"executor      {settings.agent_executor} ({running})",
             f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
             f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
-            "more          %agent config, %agent restart, %agent reset, %%agent?",
+            "more          %agent models, %agent cost, %agent config, %agent restart, %agent reset, %%agent?",
         ]
     )
 
@@ -88,6 +100,41 @@ def _provider(settings: Settings) -> Check:
     known = provider.model in names
     listed = "" if known or not names else f", which is not among the {len(names)} models that the server lists"
     return Check("provider", True, f"{provider.name}, model {provider.model}{listed}")
+
+
+def _call(settings: Settings) -> Check:
+    """One real request, as small as can be, entered into the book of costs as any other."""
+    from .folders import data_dir
+    from .ledger import Entry, Ledger
+    from .providers import create
+    from .types import Message, ModelRequest, no_text
+
+    try:
+        provider = create(settings)
+    except SandboxAgentError as exc:
+        return Check("call", False, "\n".join(exc.lines()))
+    request = ModelRequest(
+        (Message("user", "Reply with the word ok."),),
+        max_output_tokens=_CALL_TOKENS,
+        deadline_s=min(_CALL_S, settings.request_timeout),
+    )
+    begun = time.monotonic()
+    try:
+        reply = provider.complete(request, on_text=no_text)
+    except SandboxAgentError as exc:
+        return Check("call", False, "\n".join(exc.lines()))
+    finally:
+        provider.close()
+    usage = reply.usage
+    Ledger(data_dir() / "ledger.sqlite3").enter(Entry("sandbox-agent doctor", "", provider.name, provider.model, usage))
+    cost = f"${usage.cost_usd:.6f}" if usage.cost_usd is not None else "cost unknown"
+    said = " ".join(reply.text.split())[:40]
+    return Check(
+        "call",
+        True,
+        f"{provider.model} answered {said!r} in {time.monotonic() - begun:.1f} s "
+        f"({usage.input_tokens:,} tokens in, {usage.output_tokens:,} out, {cost})",
+    )
 
 
 def _sandbox() -> Check:

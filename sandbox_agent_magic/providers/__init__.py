@@ -55,6 +55,8 @@ def select(settings: Settings) -> str:
         return "anthropic"
     if _embedded_model_is_there(settings):
         return "local"
+    if any(getattr(settings, setting.lower()) for setting in AZURE_SETTINGS):
+        return "azure"  # which says what of it is missing
     raise SettingsError(
         "No model provider is configured.",
         name="AGENT_PROVIDER",

@@ -177,6 +177,10 @@ class HTTPProvider(ABC):
 
     def _events(self, request: ModelRequest) -> Generator[Mapping[str, object]]:
         """The events of the reply. All that is foreign is called, and its errors translated, in here."""
+        key = self._server.api_key
+        if not (key.isascii() and key.isprintable()):
+            # One SDK raises for it, with the key in the exception, and the other sends bytes that nobody expects.
+            raise self._error(Failure("key", "it holds a character that cannot stand in a header"), request)
         errors = self._errors()
         self._deadline.start(request.deadline_s, idle_s=request.idle_s)
         while True:

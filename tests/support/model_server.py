@@ -20,6 +20,7 @@ import argparse
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -56,6 +57,8 @@ class Reply:
     body: object = None
     """Not a stream but this: text as it is, anything else as JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    """These bytes and no others, not even a status; then the connection ends."""
     fault: Fault = ""
     """What goes wrong after half of the stream (`hang`, `cut`, `end_early`, `reset`, `bad_json`), instead of it
     (`html`), or at its end (`no_end`: the stream is never closed)."""
@@ -104,6 +107,7 @@ class ModelServer:
         models: what `/v1/models` lists.
         refuse: parameters answered with status 400 and real servers' words.
         listings: where the models are listed.
+        tls: speak TLS, with a certificate that nobody has signed.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class ModelServer:
         models: Sequence[str] = ("scripted",),
         refuse: Sequence[str] = (),
         listings: Sequence[str] = ("/models",),
+        tls: bool = False,
     ) -> None:
         self.seen: list[Seen] = []
         """Chat requests, the refused ones too."""
@@ -133,7 +138,11 @@ class ModelServer:
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.root = f"http://127.0.0.1:{self.port}"
+        self._tls: ssl.SSLContext | None = None
+        if tls:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+        self.root = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
         self.url = f"{self.root}/v1"
 
     def __enter__(self) -> ModelServer:
@@ -172,6 +181,9 @@ class ModelServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
+        if self._tls is not None:
+            with contextlib.suppress(OSError):
+                sock = self._tls.wrap_socket(sock, server_side=True)
         with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rb") as stream:
             while line := stream.readline():
                 method, path, _ = line.decode("latin-1").split(" ", 2)
@@ -201,6 +213,9 @@ class ModelServer:
                 sock.sendall(_whole(400, {"error": error}, {}))
                 return True
         reply = self._choose(body)
+        if reply.raw is not None:
+            sock.sendall(reply.raw)
+            return False
         if reply.fault == "html":
             sock.sendall(_whole(200, "<html><title>Welcome</title><body>Hello</body></html>", {}))
             return True

@@ -104,6 +104,7 @@ CASES: dict[str, tuple[Failure, type[ProviderError], bool]] = {
     "refused": (Failure("connect", "[Errno 111] Connection refused"), ProviderUnavailable, False),
     "unknown host": (Failure("connect", "[Errno -2] Name or service not known"), ProviderUnavailable, False),
     "certificate": (Failure("connect", "CERTIFICATE_VERIFY_FAILED"), ProviderUnavailable, False),
+    "no TLS": (Failure("connect", "[SSL: WRONG_VERSION_NUMBER] wrong version number"), ProviderUnavailable, False),
     "no answer to the connection": (Failure("connect", "timed out"), ProviderUnavailable, True),
     "no scheme": (Failure("address", "missing an 'http://' protocol"), ProviderUnavailable, False),
     "out of time": (Failure("timeout", ""), ProviderTimeout, True),
