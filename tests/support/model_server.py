@@ -81,6 +81,8 @@ class Seen:
     """Names in lower case."""
     raw: bytes
     """The body."""
+    at: float = field(default_factory=time.monotonic)
+    """When it came, seconds, monotonic."""
 
     @property
     def json(self) -> dict[str, object]:

@@ -148,6 +148,34 @@ def test_tokens_cached_tokens_and_cost_are_read_also_from_a_chunk_with_a_choice(
         assert ask(server).usage == Usage(120, 100, 7, 0.25)
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_is_passed_on_as_such_and_is_no_part_of_the_reply(field: str) -> None:
+    events = [chunk({field: "Let me "}), chunk({field: "see."}), chunk({"content": "Two."}), chunk({}, "stop")]
+    text: list[str] = []
+    thoughts: list[str] = []
+    with ModelServer([Reply(events=events)]) as server:
+        asked = provider(server)
+        reply = asked.complete(ModelRequest(QUESTION), on_text=text.append, on_reasoning=thoughts.append)
+        asked.close()
+    assert (text, thoughts, reply.text) == (["Two."], ["Let me ", "see."], "Two.")
+
+
+@pytest.mark.parametrize("where", ["text", "pieces", "arguments"])
+def test_a_server_that_says_our_key_back_does_not_get_it_into_the_reply(where: str) -> None:
+    pieces = [KEY[:7], KEY[7:15], f"{KEY[15:]} and ", KEY[:9], "x"] if where == "pieces" else [f"It is {KEY}!", KEY]
+    events = [chunk({"content": piece}) for piece in pieces]
+    if where == "arguments":
+        function = {"name": "python", "arguments": json.dumps({"code": f"print('{KEY}')"})}
+        events = [chunk(call(index=0, id="a", function=function))]
+    shown: list[str] = []
+    with ModelServer([Reply(events=[*events, chunk({}, "stop")])]) as server:
+        reply = ask(server, on_text=shown.append)
+    assert KEY not in reply.text + "".join(shown) + repr(reply)
+    assert "***" in repr(reply)
+    if where == "pieces":
+        assert reply.text == "".join(shown) == f"*** and {KEY[:9]}x"
+
+
 def test_nonsense_in_a_stream_does_no_harm() -> None:
     events = [
         {"choices": []},
