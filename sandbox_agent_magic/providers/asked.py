@@ -25,7 +25,7 @@ class SettingNames:
 class Server:
     """A model server, and how to reach it."""
 
-    base_url: str
+    base_url: str = field(repr=False)
     api_key: str = field(repr=False)
     names: SettingNames = SettingNames()
     sources: Mapping[str, str] = field(default_factory=dict)

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from ..types import JSON
+
 _MAX_TEXT = 300
 _MAX_READ = 4_000
 """Characters of a server's text that are looked at: the patterns below stay fast on a hostile page."""
@@ -79,6 +81,25 @@ class Redactor:
         """What was held back."""
         held, self._held = self._held, ""
         return held
+
+    def arguments(self, text: str) -> str:
+        """The arguments of a call without the secrets: looked for in what the JSON says, not in how it is written."""
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return self.whole(text)
+        clean = self.value(value)
+        return text if clean == value else json.dumps(clean, ensure_ascii=False)
+
+    def value(self, value: JSON) -> JSON:
+        """A JSON value without the secrets."""
+        if isinstance(value, str):
+            return self.whole(value)
+        if isinstance(value, list):
+            return [self.value(each) for each in value]
+        if isinstance(value, dict):
+            return {self.whole(key): self.value(each) for key, each in value.items()}
+        return value
 
     def whole(self, text: str) -> str:
         """A complete text without the secrets."""

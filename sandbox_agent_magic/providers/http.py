@@ -256,9 +256,9 @@ class HTTPProvider(ABC):
 
     def _cleaned(self, reply: ModelReply) -> ModelReply:
         """Without our key, should the server say it, and with what it cost."""
-        whole = Redactor(self._server.secrets).whole
-        calls = tuple(replace(call, arguments=whole(call.arguments)) for call in reply.tool_calls)
-        return replace(reply, text=whole(reply.text), tool_calls=calls, usage=self._priced(reply.usage))
+        hide = Redactor(self._server.secrets)
+        calls = tuple(replace(call, arguments=hide.arguments(call.arguments)) for call in reply.tool_calls)
+        return replace(reply, text=hide.whole(reply.text), tool_calls=calls, usage=self._priced(reply.usage))
 
     # ---- failures and listings --------------------------------------------------------------------------------------
 
@@ -292,7 +292,11 @@ class HTTPProvider(ABC):
             failure = Failure("reply", "no list of models")
         if failure is not None or not isinstance(rows, list):
             raise classify(failure or Failure("reply", ""), replace(self._asked, timeout_s=timeout_s))
-        return [clean(row["id"], ()) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)]
+        return [
+            clean(row["id"], self._server.secrets)
+            for row in rows
+            if isinstance(row, dict) and isinstance(row.get("id"), str)
+        ]
 
     def _http(self) -> httpx2.Client:
         return http_client(self._deadline, trust_env=self._server.trust_env)

@@ -75,7 +75,7 @@ class WireLog:
 
     def _clean(self, value: JSON) -> JSON:
         if isinstance(value, str):
-            text = self._hide.whole(value)
+            text = self._hide.arguments(value)
             return text if len(text) <= _MAX_STRING else f"{text[:_MAX_STRING]}... ({len(text):,} characters)"
         if isinstance(value, list):
             return [self._clean(each) for each in value]

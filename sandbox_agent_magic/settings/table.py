@@ -89,7 +89,7 @@ _REMOTE = "Remote sandboxes"
 _SHOW = "Messages"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """All settings, resolved. Build it with `settings.load`."""
 
@@ -223,6 +223,11 @@ class Settings:
     """Setting's name to where its value came from; defaults are not in it."""
     env_file: Path | None = dataclasses.field(default=None, compare=False)
     """The `.env` that was read."""
+
+    def __repr__(self) -> str:
+        """What was set, as it may be shown: a password may stand in an address, too."""
+        given = (f"{row.name.lower()}={value!r}" for row, value, source in self.describe() if source != "default")
+        return f"Settings({', '.join(given)})"
 
     def source(self, name: str) -> str:
         """Where a setting's value came from: `argument`, `environment`, the path of a `.env`, or `default`."""
