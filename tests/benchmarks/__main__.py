@@ -23,6 +23,9 @@ def measures(rounds: int) -> dict[str, Measure]:
     return {
         "load": late("load", "load_extension", rounds),
         "turns": late("turns", "cpu_per_turn", rounds),
+        "unreachable": late("providers", "unreachable", rounds),
+        "first token": late("providers", "first_token", rounds),
+        "switching": late("providers", "switching"),
         "cold": late("sandbox_times", "cold_start", rounds),
         "warm": late("sandbox_times", "warm_execute", 40 * rounds),
         "small": late("traffic", "small_job"),
