@@ -46,6 +46,10 @@ def config_text(settings: Settings) -> str:
     lines = []
     if settings.env_file is not None:
         lines.append(f".env: {settings.env_file}")
+    if settings.debug:
+        from .folders import data_dir
+
+        lines.append(f"DEBUG writes requests and replies to {data_dir() / 'requests.log'}")
     for row, value, source in settings.describe():
         lines.append(f"{row.name:24} {value or '-':24} {source}")
     return "\n".join(lines)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ProviderError
 from ..types import ModelTraits
 from .asked import Server
-from .http import LISTING_TIMEOUT_S
 from .openai import OpenAIProvider
 from .wirelog import WireLog
 
@@ -37,12 +35,12 @@ class AzureProvider(OpenAIProvider):
         super().__init__(name="azure", model=deployment, server=server, traits=ModelTraits(), log=log)
         self._api_version = api_version
 
-    def models(self) -> Sequence[str]:
-        """Names of the deployments where the service lists them, else of the models that it could deploy."""
+    def _names(self, timeout_s: float) -> list[str]:
+        """The deployments where the service lists them, else the models that it could deploy."""
         try:
-            return self._listed(f"/deployments?api-version={_LISTING_VERSION}", LISTING_TIMEOUT_S)
+            return self._listed(f"/deployments?api-version={_LISTING_VERSION}", timeout_s)
         except ProviderError:
-            return super().models()
+            return super()._names(timeout_s)
 
     def _make_client(self, http: httpx2.Client) -> openai.OpenAI:
         import openai

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..types import JSON, Image, Message, ModelReply, Tool, ToolCall, Usage
+from .thinking import ThinkingSplitter
 
 FENCED_NOTE = "Tools are off: to run code, reply with one ```python block; its output follows."
 _MAX_NUMBER = 10**12
@@ -151,6 +152,7 @@ class ReplyBuilder:
 
     def __init__(self) -> None:
         self._text: list[str] = []
+        self._thinking = ThinkingSplitter()
         self._calls: list[_Call] = []
         self._open: dict[int, _Call] = {}
         self.finish_reason = ""
@@ -193,12 +195,20 @@ class ReplyBuilder:
             for call in calls:
                 if isinstance(call, dict):
                     self._feed_call(call)
-        piece = _text(delta.get("content")) or _text(delta.get("refusal"))
-        if piece:
-            self._text.append(piece)
+        said = _text(delta.get("content")) or _text(delta.get("refusal"))
         # DeepSeek, vLLM and LiteLLM say `reasoning_content`; OpenRouter and Ollama say `reasoning`.
         thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
-        self.begun = self.begun or bool(piece or thought or calls)
+        self.begun = self.begun or bool(said or thought or calls)
+        if not said:
+            return "", thought
+        piece, tagged = self._thinking.feed(said)
+        self._text.append(piece)
+        return piece, thought + tagged
+
+    def rest(self) -> tuple[str, str]:
+        """What of the text and the reasoning was held back until the end."""
+        piece, thought = self._thinking.rest()
+        self._text.append(piece)
         return piece, thought
 
     def _feed_call(self, delta: Mapping[str, object]) -> None:

@@ -67,6 +67,9 @@ class Builder(Protocol):
     def feed(self, event: Mapping[str, object]) -> tuple[str, str]:
         """Take one event in; returns its piece of the text and of the model's reasoning."""
 
+    def rest(self) -> tuple[str, str]:
+        """What of both was held back until the end."""
+
     def reply(self, *, earlier_calls: int) -> ModelReply:
         """The whole reply."""
 
@@ -108,17 +111,22 @@ class HTTPProvider(ABC):
         builder = self._builder()
         begun = False
         text, thoughts = Redactor(self._server.secrets), Redactor(self._server.secrets)
+
+        def pass_on(piece: str, thought: str) -> None:
+            if piece and (piece := text.feed(piece)):
+                on_text(piece)
+            if thought and (thought := thoughts.feed(thought)):
+                on_reasoning(thought)
+
         # The hooks are called out here, where nothing is translated: their errors are ours, not the provider's.
         with closing(self._events(request)) as events:
             for event in events:
-                piece, thought = builder.feed(event)
+                said = builder.feed(event)
                 if builder.begun and not begun:
                     begun = True
                     self._deadline.token()
-                if piece and (piece := text.feed(piece)):
-                    on_text(piece)
-                if thought and (thought := thoughts.feed(thought)):
-                    on_reasoning(thought)
+                pass_on(*said)
+        pass_on(*builder.rest())
         if held := text.rest():
             on_text(held)
         if not builder.seen:
@@ -138,7 +146,7 @@ class HTTPProvider(ABC):
         Raises:
             ProviderError: the server could not be asked.
         """
-        return self._listed("/models", LISTING_TIMEOUT_S)
+        return self._names(LISTING_TIMEOUT_S)
 
     def cost_of(self, usage: Usage) -> float | None:
         """What `usage` costs by list price, US dollars; None where there is none for this model at this server."""
@@ -274,10 +282,13 @@ class HTTPProvider(ABC):
     def _suggest(self, hint: str) -> str:
         """The hint, with what the server has instead; asking it may fail, and then the hint stays as it is."""
         try:
-            names = self._listed("/models", SUGGESTION_TIMEOUT_S)
+            names = self._names(SUGGESTION_TIMEOUT_S)
         except ProviderError:
             names = []
         return suggestion(self.model, names, provider=self.name, server=self._asked.server) or hint
+
+    def _names(self, timeout_s: float) -> list[str]:
+        return self._listed("/models", timeout_s)
 
     def _listed(self, path: str, timeout_s: float) -> list[str]:
         failure: Failure | None = None

@@ -173,6 +173,10 @@ class MessageBuilder:
                 return "".join(text for text, _ in pieces), "".join(thought for _, thought in pieces)
         return "", ""
 
+    def rest(self) -> tuple[str, str]:
+        """Nothing is held back."""
+        return "", ""
+
     def _head(self, message: object) -> None:
         """What an event says of the message as a whole. Counts are those of the message so far, not of the event."""
         fields = _dict(message)
