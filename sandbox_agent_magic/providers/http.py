@@ -7,11 +7,9 @@ client gives the request, its authentication and its errors, and the events are 
 
 from __future__ import annotations
 
-import json
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,10 +19,11 @@ from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook, Usage
 from . import refusals
 from .asked import Asked, Server
 from .cleaning import Redactor, clean
+from .events import events_of
 from .failure import Failure
 from .failures import classify
 from .suggest import suggestion
-from .transport import CONNECT_TIMEOUT_S, BadReply, Deadline, failure_of, http_client, transport_errors
+from .transport import CONNECT_TIMEOUT_S, Deadline, failure_of, http_client, transport_errors
 from .wirelog import WireLog
 
 if TYPE_CHECKING:
@@ -225,42 +224,10 @@ class HTTPProvider(ABC):
 
     def _stream(self, body: dict[str, JSON]) -> Iterator[Mapping[str, object]]:
         with closing(self._post(body, _timeout(self._deadline.left_s()))) as stream:
-            response = stream.response
-            self._proxied = "x-litellm-version" in response.headers
-            self._answered_by = response.headers.get("x-litellm-model-name", "")
-            if re.search("json|html", response.headers.get("content-type", "")):
-                yield _with_cost(_object(response.read()), response.headers)  # it does not stream, or it is a page
-                return
-            for data in self._data(response):
-                yield _object(data)
-
-    def _data(self, response: httpx2.Response) -> Iterator[bytes]:
-        """The `data` of each server-sent event."""
-        pieces = response.iter_bytes()
-        alive = self._deadline.alive
-        rest = b""
-        for piece in pieces:
-            *lines, rest = (rest + piece).split(b"\n")
-            for line in lines:
-                data = line[5:].strip() if line.startswith(b"data:") else b""
-                if data == b"[DONE]":
-                    self._drain(pieces)
-                    return
-                if data:
-                    alive()
-                    yield data
-        data = rest[5:].strip() if rest.startswith(b"data:") else b""
-        if data and data != b"[DONE]":
-            yield data
-
-    def _drain(self, pieces: Iterator[bytes]) -> None:
-        """Read what is left, so that the connection can be used again; not at any price, the reply is complete."""
-        import httpx2
-
-        self._deadline.shorten(0.5)
-        with suppress(httpx2.HTTPError, BadReply):
-            for _ in pieces:
-                pass
+            headers = stream.response.headers
+            self._proxied = "x-litellm-version" in headers
+            self._answered_by = headers.get("x-litellm-model-name", "")
+            yield from events_of(stream.response, self._deadline)
 
     def _cleaned(self, reply: ModelReply) -> ModelReply:
         """Without our key, should the server say it, and with what it cost."""
@@ -327,27 +294,3 @@ def _timeout(seconds: float) -> httpx2.Timeout:
     import httpx2
 
     return httpx2.Timeout(seconds, connect=CONNECT_TIMEOUT_S)
-
-
-def _object(data: bytes) -> dict[str, object]:
-    """One JSON object.
-
-    Raises:
-        BadReply: it is not one; the text says how it begins.
-    """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise BadReply(f"it begins with {data[:200].decode('utf-8', 'replace')!r}")
-    return value
-
-
-def _with_cost(reply: dict[str, object], headers: Mapping[str, str]) -> dict[str, object]:
-    """A whole reply with the cost that LiteLLM says in a header. A stream's headers leave before it is known."""
-    usage = reply.get("usage")
-    with suppress(KeyError, ValueError):
-        if isinstance(usage, dict) and "cost" not in usage:
-            return {**reply, "usage": {**usage, "cost": float(headers["x-litellm-response-cost"])}}
-    return reply

@@ -198,6 +198,23 @@ def test_a_server_that_does_not_stream_is_understood_too() -> None:
         assert ask(server).text == "whole"
 
 
+def test_the_cost_of_a_whole_reply_is_read_from_litellms_header() -> None:
+    message = {"message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}
+    body = {"choices": [message], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    headers = {"x-litellm-version": "1.102.4", "x-litellm-response-cost": "0.0125"}
+    with ModelServer([Reply(body=body, headers=headers)]) as server:
+        assert ask(server).usage == Usage(3, 0, 1, 0.0125)
+
+
+def test_an_alias_of_a_proxy_is_priced_as_the_model_behind_it() -> None:
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
+    headers = {"x-litellm-version": "1.102.4", "x-litellm-model-name": "openai/gpt-4o"}
+    with ModelServer([Reply("ok", usage=usage, headers=headers)]) as server:
+        cost = ask(server).usage.cost_usd
+    assert cost is not None
+    assert 1 < cost < 5
+
+
 # ---- a request --------------------------------------------------------------------------------------------------
 
 
