@@ -101,7 +101,8 @@ def _provider(settings: Settings) -> Check:
         return Check("provider", False, "\n".join(exc.lines()))
     finally:
         provider.close()
-    known = provider.model in names
+    # Azure lists models, which are not the names of its deployments.
+    known = provider.model in names or provider.name == "azure"
     listed = "" if known or not names else f", which is not among the {len(names)} models that the server lists"
     return Check("provider", True, f"{provider.name}, model {provider.model}{listed}")
 

@@ -118,6 +118,8 @@ class Agent:
             raise
         finally:
             _mend(conversation)
+        if stop.status == "budget" and not progress.turns:
+            del conversation[start:]
         result = RunResult(
             status=stop.status,
             answer=stop.answer,

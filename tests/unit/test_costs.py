@@ -11,7 +11,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from sandbox_agent_magic import Session
 from sandbox_agent_magic.errors import ProviderQuotaExceeded, SandboxAgentError, UsageError
-from sandbox_agent_magic.types import RunResult
+from sandbox_agent_magic.types import RunResult, Usage
 from tests.support.model_server import ModelServer, Reply
 
 
@@ -89,6 +89,7 @@ def test_a_request_that_would_overrun_the_budget_is_not_sent() -> None:
     # By list price 40,000 characters cost $0.025, and nothing has to be sent to know it.
     result = ask("Read this: " + "word " * 8_000)
     assert (result.status, result.requests) == ("budget", 0)
+    assert result.usage == Usage()
     assert "next request costs about $0.0" in result.reason
 
 
