@@ -19,6 +19,7 @@ class SettingNames:
     key: str = "OPENAI_API_KEY"
     url: str = "OPENAI_BASE_URL"
     model: str = "MODEL"
+    url_example: str = "http://localhost:4000/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Asked:
     url_setting: str = "OPENAI_BASE_URL"
     """Empty for a server of our own."""
     model_setting: str = "MODEL"
+    url_example: str = "http://localhost:4000/v1"
     sources: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 0.0
     idle_s: float = 0.0
@@ -72,6 +74,7 @@ class Asked:
             key=_shown_key(names.key, server.api_key, server.sources.get(names.key, "")) if names.key else "",
             url_setting=names.url,
             model_setting=names.model,
+            url_example=names.url_example,
             sources=server.sources,
         )
 

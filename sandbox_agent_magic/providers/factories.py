@@ -76,7 +76,12 @@ def azure(settings: Settings, model: str | None) -> Provider:
             hint=f"It needs all of {', '.join(AZURE_SETTINGS)}.",
         )
     settings.require_same_source("AZURE_OPENAI_API_KEY", "AZURE_API_BASE")
-    names = SettingNames("AZURE_OPENAI_API_KEY", "AZURE_API_BASE", "AZURE_DEPLOYMENT_NAME")
+    names = SettingNames(
+        "AZURE_OPENAI_API_KEY",
+        "AZURE_API_BASE",
+        "MODEL" if _asked_here(settings) else "AZURE_DEPLOYMENT_NAME",
+        "https://NAME.openai.azure.com",
+    )
     return AzureProvider(
         deployment=deployment or "",
         server=_server(settings, settings.azure_openai_api_key, settings.azure_api_base or "", names),
@@ -93,7 +98,7 @@ def anthropic(settings: Settings, model: str | None) -> Provider:
     if not settings.anthropic_api_key and not settings.anthropic_base_url:
         raise _no_key(settings, "Anthropic", "ANTHROPIC_API_KEY", "set ANTHROPIC_BASE_URL to a server that needs none")
     base_url = (settings.anthropic_base_url or ANTHROPIC_URL).rstrip("/").removesuffix("/v1")
-    names = SettingNames("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL")
+    names = SettingNames("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", url_example=ANTHROPIC_URL)
     return AnthropicProvider(
         model=model or settings.model or DEFAULT_MODELS["anthropic"],
         server=_server(settings, settings.anthropic_api_key, base_url, names),

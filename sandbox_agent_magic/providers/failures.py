@@ -56,7 +56,7 @@ class Row:
 _KEY_HINT = "Check {key}; the key must be one of {server}."
 _OWN_SERVER_HINT = "Run it again: the server is then started anew. If it stays so, ask `sandbox-agent doctor`."
 _LATER_HINT = "Try again later, or set {model_setting} to another model."
-_ADDRESS_HINT = "Check {url_setting}: a full address such as http://localhost:4000/v1, and that the server runs."
+_ADDRESS_HINT = "Check {url_setting}: a full address such as {url_example}, and that the server runs."
 
 TABLE: tuple[Row, ...] = (
     # ---- the server refused, and more of the same will not help
@@ -188,7 +188,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderUnavailable,
         "{server} has nothing at this address.",
-        "Check {url_setting}: the address usually ends in /v1.",
+        "Check {url_setting}: an address such as {url_example}.",
         statuses=(404, 405),
     ),
     Row(
@@ -200,7 +200,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderError,
         "{server} refused the request.",
-        "Check the model ({model_setting}) and the options of the request.",
+        "Check {model_setting} and the options of the request.",
         statuses=tuple(range(400, 500)),
     ),
     Row(ProviderUnavailable, "{server} broke off with an error.", _LATER_HINT, retryable=True),
@@ -258,7 +258,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderReplyInvalid,
         "{server} answered with something that is not a chat completion.",
-        "Check {url_setting}: the address usually ends in /v1.",
+        "Check {url_setting}: an address such as {url_example}.",
         kinds=("reply",),
     ),
     Row(
@@ -267,7 +267,12 @@ TABLE: tuple[Row, ...] = (
         "Copy the key again, without line breaks or quotes: {key}.",
         kinds=("key",),
     ),
-    Row(ProviderError, "The request to {server} failed.", kinds=("other",)),
+    Row(
+        ProviderError,
+        "The request to {server} failed.",
+        "Try `sandbox-agent doctor --call`; with DEBUG=true, requests.log has what was sent.",
+        kinds=("other",),
+    ),
 )
 
 
@@ -285,6 +290,7 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
             server=asked.server,
             key=asked.key,
             url_setting=asked.setting(asked.url_setting),
+            url_example=asked.url_example,
             model_setting=asked.setting(asked.model_setting),
             request_timeout=asked.setting("REQUEST_TIMEOUT"),
             idle_timeout=asked.setting("AGENT_IDLE_TIMEOUT"),

@@ -294,7 +294,9 @@ def test_the_hints_name_the_settings_and_where_their_values_came_from(name: str)
         hint = failing(lambda: ask(name, server.root)).hint
     assert f"{MODEL_SETTINGS[name]} (from environment)" in hint
     with ModelServer(Reply(fault="html")) as server:
-        assert f"{URL_SETTINGS[name]} (from environment)" in failing(lambda: ask(name, server.root)).hint
+        hint = failing(lambda: ask(name, server.root)).hint
+    assert f"{URL_SETTINGS[name]} (from environment)" in hint
+    assert hint.endswith("/v1.") is (name == "openai")
 
 
 @pytest.mark.parametrize("name", NAMES)
