@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..errors import ProviderError
@@ -37,10 +38,10 @@ class AzureProvider(OpenAIProvider):
 
     def _names(self, timeout_s: float) -> list[str]:
         """The deployments where the service lists them, else the models that it could deploy."""
-        try:
+        with suppress(ProviderError):
             return self._listed(f"/deployments?api-version={_LISTING_VERSION}", timeout_s)
-        except ProviderError:
-            return super()._names(timeout_s)
+        self.close()  # a server that has just failed may be about to drop the connection
+        return super()._names(timeout_s)
 
     def _make_client(self, http: httpx2.Client) -> openai.OpenAI:
         import openai

@@ -81,6 +81,13 @@ class BudgetGate:
             return self._ledger.spent(notebook=self._notebook)
         return self._ledger.spent(day=date.today().isoformat())
 
+    def _cost(self, estimate: Usage) -> float | None:
+        """About what a request costs: by list price, else what this run's requests have cost on average so far."""
+        cost = self._price(estimate)
+        if cost is None and self._run.cost_usd is not None and not self._run.unpriced:
+            return self._run.cost_usd / self._run.requests
+        return cost
+
     def _objection(self, cap: Cap, spent: Total, estimate: Usage) -> str:
         """Why the request must not be sent; empty if it may."""
         if cap.tokens is not None and spent.tokens + estimate.input_tokens + estimate.output_tokens > cap.tokens:
@@ -90,7 +97,7 @@ class BudgetGate:
             )
         if cap.usd is None:
             return ""
-        cost, used = self._price(estimate), spent.cost_usd or 0.0
+        cost, used = self._cost(estimate), spent.cost_usd or 0.0
         if cost is None and self._run.unpriced and cap.tokens is None:
             tokens = cap.tokens_setting.partition(" ")[0]
             return (

@@ -45,12 +45,20 @@ def test_a_run_that_stays_within_its_budgets_is_not_touched() -> None:
 
 def test_the_budget_of_a_cell_ends_the_run_and_keeps_its_work() -> None:
     result = run(turns(9), agent_budget_usd=0.25)
-    assert (result.status, result.requests) == ("budget", 3)
-    assert [step.result.status for step in result.steps] == ["ok"] * 3
-    assert (
-        result.reason
-        == "The budget of this cell ($0.25, AGENT_BUDGET_USD given as an option) is reached: $0.3000 spent."
+    assert (result.status, result.requests) == ("budget", 2)
+    assert [step.result.status for step in result.steps] == ["ok"] * 2
+    assert result.reason == (
+        "The budget of this cell ($0.25, AGENT_BUDGET_USD given as an option) is reached: $0.2000 spent, "
+        "and the next request costs about $0.1000."
     )
+
+
+def test_where_there_is_no_list_price_the_next_request_is_estimated_by_the_ones_before() -> None:
+    result = run(turns(9), agent_budget_usd=0.45)
+    assert (result.status, result.requests) == ("budget", 4)
+    assert "the next request costs about $0.1" in result.reason
+    assert result.usage.cost_usd is not None
+    assert result.usage.cost_usd <= 0.45
 
 
 def test_the_budget_of_a_notebook_counts_its_earlier_runs_but_not_another_notebook() -> None:

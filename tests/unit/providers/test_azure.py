@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from sandbox_agent_magic import providers, settings
-from sandbox_agent_magic.errors import ProviderModelNotFound
+from sandbox_agent_magic.errors import ProviderModelNotFound, ProviderUnavailable
 from sandbox_agent_magic.types import Message, ModelReply, ModelRequest
 from tests.support.model_server import ModelServer, Reply
 
@@ -56,6 +56,12 @@ def test_deployments_are_listed_where_the_service_does_that_and_models_elsewhere
         assert list(listed(server)) == ["mine", "other"]
     with ModelServer(Reply(), models=["gpt-4o"], listings=["/openai/models"]) as server:
         assert list(listed(server)) == ["gpt-4o"]
+
+
+def test_a_service_that_lists_nothing_is_one_error_with_nothing_behind_it() -> None:
+    with ModelServer(Reply(), listings=()) as server, pytest.raises(ProviderUnavailable) as caught:
+        listed(server)
+    assert caught.value.__context__ is None
 
 
 def test_a_deployment_that_is_not_there_is_answered_with_those_that_are() -> None:
