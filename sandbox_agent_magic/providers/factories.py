@@ -76,6 +76,8 @@ def azure(settings: Settings, model: str | None) -> Provider:
             hint=f"It needs all of {', '.join(AZURE_SETTINGS)}.",
         )
     settings.require_same_source("AZURE_OPENAI_API_KEY", "AZURE_API_BASE")
+    # The portal shows addresses with and without the path, which the SDK puts there itself.
+    endpoint = (settings.azure_api_base or "").rstrip("/").removesuffix("/v1").removesuffix("/openai")
     names = SettingNames(
         "AZURE_OPENAI_API_KEY",
         "AZURE_API_BASE",
@@ -84,7 +86,7 @@ def azure(settings: Settings, model: str | None) -> Provider:
     )
     return AzureProvider(
         deployment=deployment or "",
-        server=_server(settings, settings.azure_openai_api_key, settings.azure_api_base or "", names),
+        server=_server(settings, settings.azure_openai_api_key, endpoint, names),
         api_version=settings.azure_api_version or "",
         log=_log(settings),
     )

@@ -12,6 +12,7 @@ import pytest
 from sandbox_agent_magic import providers, settings
 from sandbox_agent_magic.errors import MissingDependencyError, ProviderRateLimited, SettingsError, UsageError
 from sandbox_agent_magic.providers.anthropic import AnthropicProvider
+from sandbox_agent_magic.providers.azure import AzureProvider
 from sandbox_agent_magic.providers.openai import OpenAIProvider
 from sandbox_agent_magic.providers.suggest import suggestion
 from sandbox_agent_magic.types import Message, ModelReply, ModelRequest, Tool, Usage
@@ -126,6 +127,13 @@ def test_azure_is_made_from_its_settings_or_their_other_names(load: Load) -> Non
     # MODEL is for the other providers; -m names another deployment.
     assert providers.create(load({**AZURE, "MODEL": "gpt-4o"}), "azure").model == "d"
     assert providers.create(load(AZURE), "azure", "other").model == "other"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/openai", "/openai/", "/openai/v1/"])
+def test_an_endpoint_of_azure_may_be_given_with_its_path(load: Load, path: str) -> None:
+    made = providers.create(load({**AZURE, "AZURE_API_BASE": f"https://x.openai.azure.com{path}"}))
+    assert isinstance(made, AzureProvider)
+    assert made.base_url == "https://x.openai.azure.com"
 
 
 def test_azure_without_some_of_its_settings_names_them(load: Load) -> None:
