@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except SandboxAgentError as exc:
+        exc.detailed = _detailed()
         print("\n".join(exc.lines()), file=sys.stderr)
         return BAD_USAGE if isinstance(exc, (UsageError, SettingsError)) else NOT_COMPLETED
     except KeyboardInterrupt:
@@ -30,6 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (`| head`); the interpreter would complain on exit
         return NOT_COMPLETED
+
+
+def _detailed() -> bool:
+    """Whether errors are shown in full; they are if it is the settings that cannot be read."""
+    from ..settings import load
+
+    try:
+        return load().detailed_error
+    except SandboxAgentError:
+        return True
 
 
 def _parser() -> argparse.ArgumentParser:

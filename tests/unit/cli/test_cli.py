@@ -164,6 +164,23 @@ def test_expand_works_in_place_and_refuses_what_is_no_notebook(folder: Path) -> 
     assert (folder / "bad.ipynb").read_text() == "not json"
 
 
+@pytest.mark.parametrize(("detailed", "lines"), [("true", 3), ("false", 1)])
+def test_an_error_has_three_lines_or_one(folder: Path, detailed: str, lines: int) -> None:
+    (folder / ".env").write_text(f"OPENAI_BASE_URL=http://127.0.0.1:9/v1\nDETAILED_ERROR={detailed}\n")
+    done = run(folder, "ask", "Anything.")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "127.0.0.1:9 cannot be reached."
+    assert len(done.stderr.splitlines()) == lines
+
+
+def test_a_budget_of_the_command_line_ends_the_run(folder: Path) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 1, "cost_usd": 0.2}
+    (folder / "replies.json").write_text(json.dumps([{"code": "1", "usage": usage}] * 5))
+    done = run(folder, "ask", "Go on.", "-p", "scripted", "-m", "replies.json", "--budget", "0.3", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["status"] == "budget"
+
+
 def test_doctor_makes_one_tiny_call_when_it_is_asked_to(folder: Path) -> None:
     with ModelServer(Reply("ok")) as server:
         (folder / ".env").write_text(f"OPENAI_BASE_URL={server.url}\nMODEL=scripted\n")
