@@ -65,10 +65,10 @@ def install(session: Session, words: Sequence[str], variables: MutableMapping[st
 
 
 def models(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
-    """`%agent models`: the names of the models that the server offers; the current one is marked."""
-    if words:
-        raise UsageError("%agent models takes no arguments.")
-    provider, names = session.models()
+    """`%agent models [-p PROVIDER]`: the names of the models that the server offers; the current one is marked."""
+    if words and (len(words) != 2 or words[0] not in ("-p", "--provider")):
+        raise UsageError("This is not understood.", hint="%agent models [-p PROVIDER]")
+    provider, names = session.models(words[1] if words else None)
     rows = [f"{'*' if name == provider.model else ' '} {name}" for name in sorted(names)]
     plural = "" if len(rows) == 1 else "s"
     rows.append(

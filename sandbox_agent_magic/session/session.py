@@ -238,14 +238,15 @@ class Session:
 
     # ---- the model ----------------------------------------------------------------------------------------------
 
-    def models(self) -> tuple[Provider, Sequence[str]]:
-        """The provider that would be asked now, and the names of the models that its server offers.
+    def models(self, name: str | None = None) -> tuple[Provider, Sequence[str]]:
+        """The provider of this name, else the one that would be asked now, and the models that its server offers.
 
         Raises:
-            SettingsError: no provider is set up.
+            UsageError: there is no such provider.
+            SettingsError: it is not set up.
             ProviderError: the server could not be asked.
         """
-        provider = self._resources.provider(self.settings())
+        provider = self._resources.provider(self.settings({"agent_provider": name}))
         return provider, provider.models()
 
     # ---- life ---------------------------------------------------------------------------------------------------

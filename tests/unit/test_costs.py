@@ -175,6 +175,13 @@ def test_a_mistake_in_the_cost_line_is_one_clear_error(shell: InteractiveShell, 
     assert "--by cell|model|notebook|day" in caught.value.hint
 
 
+@pytest.mark.parametrize("words", ["all", "-p", "-m x"])
+def test_a_mistake_in_the_models_line_is_one_clear_error(shell: InteractiveShell, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        shell.run_line_magic("agent", f"models {words}")
+    assert "%agent models [-p PROVIDER]" in caught.value.hint
+
+
 def test_the_servers_models_are_listed_and_the_current_one_is_marked(
     shell: InteractiveShell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,7 +189,12 @@ def test_the_servers_models_are_listed_and_the_current_one_is_marked(
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         monkeypatch.setenv("MODEL", "b")
         shell.run_line_magic("agent", "models")
-    assert capsys.readouterr().out.splitlines() == [
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.root)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+        listed = capsys.readouterr().out
+        shell.run_line_magic("agent", "models -p anthropic")
+        assert "2 models of anthropic" in capsys.readouterr().out
+    assert listed.splitlines() == [
         "  a",
         "* b",
         "2 models of openai; the one in use: b. Another one: -m NAME",
