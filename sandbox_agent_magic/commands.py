@@ -1,4 +1,4 @@
-"""The `%agent` subcommands that move things over the sandbox's border: variables, files, packages."""
+"""The `%agent` subcommands: what crosses the sandbox's border (variables, files, packages), models and costs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from .ledger import CostReport
     from .session import Session
     from .types import FileInfo
 
@@ -63,12 +64,42 @@ def install(session: Session, words: Sequence[str], variables: MutableMapping[st
     return f"installed in the sandbox: {', '.join(added)}" if added else "all of it is there already"
 
 
-COMMANDS: dict[str, Callable[[Session, Sequence[str], MutableMapping[str, object]], str]] = {
+def models(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent models [-p PROVIDER]`: the names of the models that the server offers; the current one is marked."""
+    if words and (len(words) != 2 or words[0] not in ("-p", "--provider")):
+        raise UsageError("This is not understood.", hint="%agent models [-p PROVIDER]")
+    provider, names = session.models(words[1] if words else None)
+    rows = [f"{'*' if name == provider.model else ' '} {name}" for name in sorted(names)]
+    plural = "" if len(rows) == 1 else "s"
+    rows.append(
+        f"{len(rows):,} model{plural} of {provider.name}; the one in use: {provider.model}. Another one: -m NAME"
+    )
+    return "\n".join(rows)
+
+
+def cost(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> CostReport:  # noqa: ARG001
+    """`%agent cost [--by cell|model|notebook|day]`: what requests used and cost; by cell, those of this notebook."""
+    from .ledger import BY, CostReport
+    from .session.budget import budget_notes
+
+    wanted = words[1] if len(words) == 2 and words[0] == "--by" else "" if words else "cell"
+    by = next((name for name in BY if name == wanted), None)
+    if by is None:
+        raise UsageError("This is not understood.", hint=f"%agent cost [--by {'|'.join(BY)}]")
+    notebook = session.notebook_name if by == "cell" else None
+    title = "Costs of this notebook by cell" if notebook else f"Costs of all notebooks by {by}"
+    notes = budget_notes(session.settings(), session.ledger, session.notebook_name)
+    return CostReport(session.ledger.totals(by, notebook=notebook), by=by, title=title, notes=notes)
+
+
+COMMANDS: dict[str, Callable[[Session, Sequence[str], MutableMapping[str, object]], str | CostReport]] = {
     "send": send,
     "take": take,
     "get": get,
     "files": files,
     "install": install,
+    "models": models,
+    "cost": cost,
 }
 
 

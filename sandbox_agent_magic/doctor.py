@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import platform
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,11 @@ from .settings import TIERS, Settings
 
 if TYPE_CHECKING:
     from .session import Session
+
+
+_CALL_TOKENS = 64
+"""Enough for a word, and for a reasoning model to begin."""
+_CALL_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +31,15 @@ class Check:
     """What was found, or what failed and what to do, on one or more lines."""
 
 
-def checks(settings: Settings) -> list[Check]:
-    """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider."""
-    return [_python(), _provider(settings), _sandbox(settings), _model(settings), _front_end()]
+def checks(settings: Settings, *, call: bool = False) -> list[Check]:
+    """Look at everything that the main job needs. Starts a sandbox; sends one list-models request to the provider.
+
+    Args:
+        settings: as they are now.
+        call: also ask the model for one word, which costs a few tokens.
+    """
+    called = [_call(settings)] if call else []
+    return [_python(), _provider(settings), *called, _sandbox(settings), _model(settings), _front_end()]
 
 
 def config_text(settings: Settings) -> str:
@@ -35,6 +47,10 @@ def config_text(settings: Settings) -> str:
     lines = []
     if settings.env_file is not None:
         lines.append(f".env: {settings.env_file}")
+    if settings.debug:
+        from .folders import data_dir
+
+        lines.append(f"DEBUG writes requests and replies to {data_dir() / 'requests.log'}")
     for row, value, source in settings.describe():
         lines.append(f"{row.name:24} {value or '-':24} {source}")
     return "\n".join(lines)
@@ -50,7 +66,7 @@ def status_text(session: Session) -> str:
     except SandboxAgentError as exc:
         provider = f"none ({exc.message} sandbox-agent doctor says more.)"
     usage = session.usage
-    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
+    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ", cost unknown" if usage.input_tokens else ""
     running = ", ".join(session.running) or "not started"
     kind = "" if settings.agent_sandbox == TIERS[0] else f", {settings.agent_sandbox}: weaker"
     return "\n".join(
@@ -59,7 +75,7 @@ def status_text(session: Session) -> str:
             f"executor      {settings.agent_executor}{kind} ({running})",
             f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
             f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
-            "more          %agent config, %agent restart, %agent reset, %%agent?",
+            "more          %agent models, %agent cost, %agent config, %agent restart, %agent reset, %%agent?",
         ]
     )
 
@@ -87,9 +103,45 @@ def _provider(settings: Settings) -> Check:
         return Check("provider", False, "\n".join(exc.lines()))
     finally:
         provider.close()
-    known = provider.model in names
+    # Azure lists models, which are not the names of its deployments.
+    known = provider.model in names or provider.name == "azure"
     listed = "" if known or not names else f", which is not among the {len(names)} models that the server lists"
     return Check("provider", True, f"{provider.name}, model {provider.model}{listed}")
+
+
+def _call(settings: Settings) -> Check:
+    """One real request, as small as can be, entered into the book of costs as any other."""
+    from .folders import data_dir
+    from .ledger import Entry, Ledger
+    from .providers import create
+    from .types import Message, ModelRequest, no_text
+
+    try:
+        provider = create(settings)
+    except SandboxAgentError as exc:
+        return Check("call", False, "\n".join(exc.lines()))
+    request = ModelRequest(
+        (Message("user", "Reply with the word ok."),),
+        max_output_tokens=_CALL_TOKENS,
+        deadline_s=min(_CALL_S, settings.request_timeout),
+    )
+    begun = time.monotonic()
+    try:
+        reply = provider.complete(request, on_text=no_text)
+    except SandboxAgentError as exc:
+        return Check("call", False, "\n".join(exc.lines()))
+    finally:
+        provider.close()
+    usage = reply.usage
+    Ledger(data_dir() / "ledger.sqlite3").enter(Entry("sandbox-agent doctor", "", provider.name, provider.model, usage))
+    cost = f"${usage.cost_usd:.6f}" if usage.cost_usd is not None else "cost unknown"
+    said = " ".join(reply.text.split())[:40]
+    return Check(
+        "call",
+        True,
+        f"{provider.model} answered {said!r} in {time.monotonic() - begun:.1f} s "
+        f"({usage.input_tokens:,} tokens in, {usage.output_tokens:,} out, {cost})",
+    )
 
 
 def _sandbox(settings: Settings) -> Check:

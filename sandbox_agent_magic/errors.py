@@ -77,6 +77,7 @@ class ProviderError(SandboxAgentError):
         provider: the provider's name, such as `openai`.
         model: the model that was asked.
         status: HTTP status, where there was one.
+        retry_after: seconds that the server asks to wait, if it said so.
     """
 
     retryable = False
@@ -89,6 +90,7 @@ class ProviderError(SandboxAgentError):
         provider: str,
         model: str,
         status: int | None = None,
+        retry_after: float | None = None,
         why: str = "",
         hint: str = "",
     ) -> None:
@@ -96,6 +98,7 @@ class ProviderError(SandboxAgentError):
         self.provider = provider
         self.model = model
         self.status = status
+        self.retry_after = retry_after
 
 
 class ProviderAuthError(ProviderError):
@@ -107,27 +110,17 @@ class ProviderModelNotFound(ProviderError):
 
 
 class ProviderRateLimited(ProviderError):
-    """Too many requests; `retry_after` is the server's wish in seconds, if it said one."""
+    """Too many requests."""
 
     retryable = True
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        provider: str,
-        model: str,
-        status: int | None = None,
-        retry_after: float | None = None,
-        why: str = "",
-        hint: str = "",
-    ) -> None:
-        super().__init__(message, provider=provider, model=model, status=status, why=why, hint=hint)
-        self.retry_after = retry_after
-
 
 class ProviderQuotaExceeded(ProviderError):
-    """The account's quota, credit or budget is used up."""
+    """The account's quota or credit is used up."""
+
+
+class ProviderBudgetExceeded(ProviderQuotaExceeded):
+    """The budget that a proxy keeps for the key is used up: a run ends there, with what it has done."""
 
 
 class ProviderContextTooLong(ProviderError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def notebook_path(variables: Mapping[str, object], environ: Mapping[str, str] | 
             except OSError:
                 continue
     return None
+
+
+def data_dir() -> Path:
+    """The user's data folder of this package: what requests cost, and the log of DEBUG. It need not exist yet.
+
+    XDG_DATA_HOME or ~/.local/share, ~/Library/Application Support, %LOCALAPPDATA%.
+    """
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        named = os.environ.get("XDG_DATA_HOME", "")
+        base = Path(named) if named.startswith("/") else Path.home() / ".local" / "share"  # relative ones do not count
+    return base / "sandbox_agent_magic"
 
 
 def workspace_folder(settings: Settings, *, given: Path | None, notebook: Path | None) -> Path | None:

@@ -59,6 +59,12 @@ class ErrorOutput(TypedDict):
 Output: TypeAlias = StreamOutput | DisplayOutput | ResultOutput | ErrorOutput
 OutputHook: TypeAlias = Callable[[Output], None]
 TextHook: TypeAlias = Callable[[str], None]
+
+
+def no_text(_text: str) -> None:
+    """A `TextHook` that does nothing."""
+
+
 ProgressHook: TypeAlias = Callable[[int, int], None]
 """Told of bytes done and bytes in all."""
 
@@ -118,6 +124,8 @@ class ModelRequest:
     max_output_tokens: int | None = None
     deadline_s: float = 300.0
     """Seconds that the whole attempt may take."""
+    idle_s: float = 60.0
+    """Seconds of silence after which a reply that has begun is given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,8 @@ class Usage:
     output_tokens: int = 0
     cost_usd: float | None = None
     """US dollars; None where nobody said."""
+    cache_write_tokens: int = 0
+    """Of the tokens read, those that the server put into its cache, where that has a price of its own."""
 
     def __add__(self, other: Usage) -> Usage:
         costs = [u.cost_usd for u in (self, other) if u.cost_usd is not None]
@@ -138,6 +148,7 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.output_tokens + other.output_tokens,
             sum(costs) if costs else None,
+            self.cache_write_tokens + other.cache_write_tokens,
         )
 
 
@@ -171,8 +182,13 @@ class Provider(Protocol):
     model: str
     traits: ModelTraits
 
-    def complete(self, request: ModelRequest, *, on_text: TextHook) -> ModelReply:
+    def complete(self, request: ModelRequest, *, on_text: TextHook, on_reasoning: TextHook = no_text) -> ModelReply:
         """Send `request`, pass the text on as it streams in, and return the whole reply.
+
+        Args:
+            request: what the model gets.
+            on_text: takes the pieces of the reply's text.
+            on_reasoning: takes what the model thinks aloud before it replies; no part of the reply.
 
         Raises:
             ProviderError: the request failed; `retryable` says whether another attempt is worth it.
@@ -307,6 +323,9 @@ class Limits:
     max_retry: int = 3
     """Retries of one request."""
     request_timeout_s: float = 300.0
+    """Of one request, its retries included."""
+    idle_timeout_s: float = 60.0
+    """Silence in the middle of a reply."""
     cell_timeout_s: float = 120.0
     model_output_bytes: int = 3_500
     """Text of one step that goes back to the model. Ten turns then stay below 250 kB in total."""
@@ -404,6 +423,21 @@ class TextStreamed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningStreamed:
+    """A piece of what the model thinks before it replies: progress, never part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """A request was answered in full."""
+
+    turn: int
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
 class CodeProposed:
     """A step is about to run."""
 
@@ -443,7 +477,15 @@ class RunFinished:
 
 
 Event: TypeAlias = (
-    RequestSent | TextStreamed | CodeProposed | OutputReceived | StepFinished | RetryScheduled | RunFinished
+    RequestSent
+    | TextStreamed
+    | ReasoningStreamed
+    | ReplyReceived
+    | CodeProposed
+    | OutputReceived
+    | StepFinished
+    | RetryScheduled
+    | RunFinished
 )
 EmitHook: TypeAlias = Callable[[Event], None]
 

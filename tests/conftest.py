@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Generator, Iterator
 
 import pytest
+
+from tests.support.litellm_proxy import Proxy, litellm_proxy
+from tests.support.model_server import REFUSALS, ModelServer, Reply
 
 STRICT = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 """In CI a test that did not run proves nothing, so a skip is a failure there."""
@@ -39,3 +43,35 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
         report.longrepr = REFUSAL.format(reason=_reason(report))
         report.outcome = "failed"
     return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the tests cost is not entered into the developer's own book."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def proxy() -> Iterator[Proxy]:
+    """A LiteLLM proxy, with a scripted model in it and a server behind it that says what it is told, or misbehaves."""
+    script: list[Reply] = []
+    with (
+        ModelServer(lambda request: _upstream(request, script)) as upstream,
+        litellm_proxy(upstream_url=upstream.url, script=script) as running,
+    ):
+        yield running
+
+
+def _upstream(request: dict[str, object], script: list[Reply]) -> Reply:
+    match request["model"]:
+        case "told":
+            return script.pop(0)
+        case "slow":
+            time.sleep(2.5)
+        case "cut":
+            return Reply("one two three four", fault="cut")
+        case "no-tools" if "tools" in request:
+            return Reply(status=400, body={"error": {"message": REFUSALS["tools"]}})
+    return Reply("Hello from upstream.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from ..errors import SandboxAgentError
+from ..errors import ProviderBudgetExceeded, SandboxAgentError
 from ..outputs import images_of, text_of
 from ..prompts import (
     CodeBlock,
@@ -27,6 +27,7 @@ from ..types import (
     ExecutionResult,
     Executor,
     Gate,
+    Image,
     Limits,
     Message,
     ModelReply,
@@ -94,7 +95,7 @@ class Agent:
             run_id: put into the result.
 
         Raises:
-            ProviderError: a request failed, and its retries too.
+            ProviderError: a request failed, and its retries too. A budget that the server keeps is no error but an end.
             ExecutorError: the executor failed (not the code).
         """
         began = self._clock()
@@ -109,12 +110,16 @@ class Agent:
             stop = exc
         except KeyboardInterrupt:
             stop = Stop("interrupted", reason="Interrupted by the reader.")
+        except ProviderBudgetExceeded as exc:
+            stop = Stop("budget", reason=" ".join(exc.lines()))
         except SandboxAgentError:
             if not progress.turns:
                 del conversation[start:]  # nothing happened: running the cell again must not ask twice
             raise
         finally:
             _mend(conversation)
+        if stop.status == "budget" and not progress.turns:
+            del conversation[start:]
         result = RunResult(
             status=stop.status,
             answer=stop.answer,
@@ -195,6 +200,7 @@ class Agent:
         texts: list[str] = []
         pictures: list[ExecutionResult] = []
         for number, block in enumerate(blocks):
+            images: tuple[Image, ...] = ()
             if failed:
                 text = "Not run, because the code before it failed."
             elif block.problem:
@@ -207,11 +213,12 @@ class Agent:
                     block, explanation if first else "", reply.usage if first else Usage(), progress, emit
                 )
                 failed = result.status != "ok"
+                images = self._images([result])
                 text = result_text(result, max_bytes=self._limits.model_output_bytes // len(blocks))
                 pictures.append(result)
             texts.append(text)
             if block.call_id is not None:
-                conversation.append(Message("tool", text, tool_call_id=block.call_id))
+                conversation.append(Message("tool", text, images=images, tool_call_id=block.call_id))
             if progress.steps and progress.steps[-1].result.status == "interrupted":
                 raise Stop("interrupted", reason="Interrupted by the reader.")
         progress.failures = progress.failures + 1 if failed else 0
@@ -228,15 +235,17 @@ class Agent:
         failed: bool,
         by_tools: bool,
     ) -> None:
-        """Tell the model what its code did; tool results are in the conversation already."""
-        traits = self._provider.traits
-        images = tuple(image for result in results for image in images_of(result.outputs)) if traits.images else ()
-        if traits.small and not failed:
+        """Tell the model what its code did; results of tools are in the conversation already, with their pictures."""
+        if self._provider.traits.small and not failed:
             self._ask_small(conversation, texts, results, progress)
         elif not by_tools:
-            conversation.append(Message("user", "Output:\n" + "\n\n".join(texts), images=images))
-        elif images:
-            conversation.append(Message("user", "The pictures that the code showed:", images=images))
+            text = "Output:\n" + "\n\n".join(texts)
+            conversation.append(Message("user", text, images=self._images(results)))
+
+    def _images(self, results: list[ExecutionResult]) -> tuple[Image, ...]:
+        """The pictures that code showed, where the model can see."""
+        shown = results if self._provider.traits.images else []
+        return tuple(image for result in shown for image in images_of(result.outputs))
 
     def _ask_small(
         self, conversation: list[Message], texts: list[str], results: list[ExecutionResult], progress: Progress

@@ -22,6 +22,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(options)
     except SandboxAgentError as exc:
+        exc.detailed = _detailed()
         print("\n".join(exc.lines()), file=sys.stderr)
         return BAD_USAGE if isinstance(exc, (UsageError, SettingsError)) else NOT_COMPLETED
     except KeyboardInterrupt:
@@ -30,6 +31,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone (`| head`); the interpreter would complain on exit
         return NOT_COMPLETED
+
+
+def _detailed() -> bool:
+    """Whether errors are shown in full; they are if it is the settings that cannot be read."""
+    from ..settings import load
+
+    try:
+        return load().detailed_error
+    except SandboxAgentError:
+        return True
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,10 +62,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that `%%agent` has too."""
-    parser.add_argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in")
+    parser.add_argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, or a plug-in")
     parser.add_argument("-m", "--model", help="model name, as the provider knows it")
     parser.add_argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
     parser.add_argument("--temperature", help="sampling temperature, 0 to 2")
     parser.add_argument("--max-iterations", help="model turns")
     parser.add_argument("--max-retry", help="retries of one failed request")
+    parser.add_argument("--budget", help="US dollars that each request of yours may cost")
     parser.add_argument("--timeout", help="seconds that one piece of code may run")

@@ -12,6 +12,8 @@ from ..types import (
     CodeProposed,
     Event,
     OutputReceived,
+    ReasoningStreamed,
+    ReplyReceived,
     RequestSent,
     RetryScheduled,
     RunFinished,
@@ -53,14 +55,21 @@ class RunView:
         self.entries: list[Step | Attempt] = []
         """The transcript so far, in order."""
         self.usage = Usage()
-        """Of the replies whose steps have ended."""
+        """Of the replies that have come."""
 
     def take(self, event: Event) -> bool:
         """Take one event; whether what the run is doing has changed."""
         before = self._doing
         if isinstance(event, TextStreamed):
+            if not self._writing:
+                self._begin("the model writes")
+                self._writing = True
             self._add(event.text)
-            self._doing, self._writing = "the model writes", True
+        elif isinstance(event, ReasoningStreamed):
+            self._add(event.text)
+            self._doing = "the model thinks"
+        elif isinstance(event, ReplyReceived):
+            self.usage += event.usage
         elif isinstance(event, RequestSent):
             self._begin("waiting for the model")
         elif isinstance(event, CodeProposed):
@@ -76,7 +85,6 @@ class RunView:
         elif isinstance(event, StepFinished):
             self._begin("waiting for the model")
             self.entries.append(event.step)
-            self.usage += event.step.usage
         elif isinstance(event, RetryScheduled):
             self.entries.append(
                 Attempt(f"{event.reason} Retry {event.attempt} after {event.wait_s:.1f} s.", self._words)

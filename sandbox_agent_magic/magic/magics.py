@@ -15,7 +15,16 @@ from ..errors import SandboxAgentError, UsageError
 from .front_end import front_end
 from .inserting import inserting
 from .lines import outputs_of, parse, words_of
-from .shown import AgentInterrupted, as_exception, request_of, show_copy, show_output, watcher_for, writer_for
+from .shown import (
+    AgentInterrupted,
+    as_exception,
+    request_of,
+    show_copy,
+    show_output,
+    show_result,
+    watcher_for,
+    writer_for,
+)
 
 if TYPE_CHECKING:
     import argparse
@@ -64,7 +73,7 @@ class AgentMagics(Magics):
 
     @no_var_expand  # braces and dollars in a line or a prompt are data
     @magic_arguments(name="%agent")  # IPython puts one more % before it
-    @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
+    @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
     @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
@@ -72,6 +81,7 @@ class AgentMagics(Magics):
     @argument("--temperature", help="sampling temperature, 0 to 2")
     @argument("--max-iterations", help="model turns of this cell")
     @argument("--max-retry", help="retries of one failed request")
+    @argument("--budget", help="US dollars that this cell may cost")
     @argument("--timeout", help="seconds that one piece of code may run")
     @argument(
         "--keep",
@@ -107,13 +117,14 @@ class AgentMagics(Magics):
 
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
+        `%agent models [-p NAME]` lists a server's models, `%agent cost [--by cell|model|notebook|day]` sums costs.
         """
         from ..commands import COMMANDS
 
         with self._plain_errors():
             name, *words = words_of(line.strip() or "status")
             if name in COMMANDS:
-                print(COMMANDS[name](self.session, words, self.shell.user_ns))
+                show_result(COMMANDS[name](self.session, words, self.shell.user_ns))
                 return
             if name not in _SUBCOMMANDS:
                 known = " or %agent ".join([*_SUBCOMMANDS, *COMMANDS])

@@ -95,6 +95,16 @@ def show_output(shell: InteractiveShell, output: Output) -> None:
         shell.display_pub.publish(data=dict(output["data"]), metadata=dict(output["metadata"]))
 
 
+def show_result(result: object) -> None:
+    """Show what a command gives: text as it is, anything else as a notebook shows a value."""
+    if isinstance(result, str):
+        print(result)
+        return
+    from IPython.display import display
+
+    display(result)
+
+
 def show_copy(name: str, done: int, total: int) -> None:
     """A line that moves on, every 16 MiB; the last one stays."""
     if done == total or done % (16 << 20) < 1 << 20:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..types import JSON, Image, Message, ModelReply, Tool, ToolCall, Usage
+from .thinking import ThinkingSplitter
 
 FENCED_NOTE = "Tools are off: to run code, reply with one ```python block; its output follows."
 _MAX_NUMBER = 10**12
@@ -46,7 +47,7 @@ def messages_json(
             made.append(_pictures(waiting, images))
             waiting = []
         if note and message.role == "system":
-            made.append({"role": "system", "content": f"{_utf8(message.text)}\n{FENCED_NOTE}"})
+            made.append({"role": "system", "content": f"{utf8(message.text)}\n{FENCED_NOTE}"})
         else:
             made.append(_fenced(message) if fenced else _plain(message))
         if message.role == "user" and message.images and images:
@@ -61,27 +62,32 @@ def messages_json(
 
 def _plain(message: Message) -> dict[str, JSON]:
     if message.role == "tool":
-        return {"role": "tool", "tool_call_id": message.tool_call_id or "", "content": _utf8(message.text)}
+        return {"role": "tool", "tool_call_id": message.tool_call_id or "", "content": utf8(message.text)}
     if message.role == "assistant" and message.tool_calls:
         calls: list[JSON] = [
             {"id": c.id, "type": "function", "function": {"name": c.name, "arguments": _arguments(c.arguments)}}
             for c in message.tool_calls
         ]
-        return {"role": "assistant", "content": _utf8(message.text) or None, "tool_calls": calls}
-    return {"role": message.role, "content": _utf8(message.text)}
+        return {"role": "assistant", "content": utf8(message.text) or None, "tool_calls": calls}
+    return {"role": message.role, "content": utf8(message.text)}
 
 
 def _fenced(message: Message) -> dict[str, JSON]:
+    return {"role": "user" if message.role == "tool" else message.role, "content": fenced_message(message)}
+
+
+def fenced_message(message: Message) -> str:
+    """A message as text alone: calls as ```python blocks, results as the user's words."""
     if message.role == "tool":
-        return {"role": "user", "content": f"Output:\n{_utf8(message.text)}"}
-    blocks = [_utf8(message.text)] if message.text else []
+        return f"Output:\n{utf8(message.text)}"
+    blocks = [utf8(message.text)] if message.text else []
     for call in message.tool_calls:
         code = _code(call.arguments)
         fence = "```"
         while fence in code:
             fence += "`"
-        blocks.append(f"{fence}python\n{_utf8(code)}\n{fence}")
-    return {"role": message.role, "content": "\n".join(blocks)}
+        blocks.append(f"{fence}python\n{utf8(code)}\n{fence}")
+    return "\n".join(blocks)
 
 
 def _code(arguments: str) -> str:
@@ -97,7 +103,7 @@ def _arguments(text: str) -> str:
     """`text`, or a JSON object that holds it: servers that render calls into a template fail on broken JSON."""
     try:
         if isinstance(json.loads(text), dict):
-            return _utf8(text)
+            return utf8(text)
     except (ValueError, RecursionError):
         pass
     return json.dumps({"invalid_json": text})
@@ -105,19 +111,24 @@ def _arguments(text: str) -> str:
 
 def _pictures(pictures: Sequence[Image], shown: bool) -> JSON:
     if not shown:
-        return {"role": "user", "content": f"({len(pictures)} pictures, not shown)"}
+        return {"role": "user", "content": not_shown(pictures)}
     return {"role": "user", "content": [_text_part("Pictures of the output:"), *map(_image_part, pictures)]}
 
 
+def not_shown(pictures: Sequence[Image]) -> str:
+    """What stands for pictures that do not go along."""
+    return f"({len(pictures)} picture{'s' if len(pictures) != 1 else ''}, not shown)"
+
+
 def _text_part(text: str) -> JSON:
-    return {"type": "text", "text": _utf8(text)}
+    return {"type": "text", "text": utf8(text)}
 
 
 def _image_part(image: Image) -> JSON:
     return {"type": "image_url", "image_url": {"url": f"data:{image.mimetype};base64,{image.data}"}}
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
     """`text` that can be sent: a lone surrogate (an undecodable byte of some output) becomes a question mark."""
     try:
         text.encode()
@@ -141,6 +152,7 @@ class ReplyBuilder:
 
     def __init__(self) -> None:
         self._text: list[str] = []
+        self._thinking = ThinkingSplitter()
         self._calls: list[_Call] = []
         self._open: dict[int, _Call] = {}
         self.finish_reason = ""
@@ -148,17 +160,28 @@ class ReplyBuilder:
         self.usage: Usage | None = None
         self.seen = False
         """Whether any chunk was one of a chat completion."""
+        self.begun = False
+        """Whether a first token came."""
+        self.model = ""
+        """The model's name that the server says."""
 
-    def feed(self, chunk: Mapping[str, object]) -> str:
-        """Take one chunk in; returns its piece of the text, often empty."""
+    @property
+    def over(self) -> bool:
+        """Whether the reply has come to its end: some servers give no reason, and some count no tokens."""
+        return bool(self.finish_reason) or self.usage is not None
+
+    def feed(self, chunk: Mapping[str, object]) -> tuple[str, str]:
+        """Take one chunk in; returns its piece of the text and of the model's reasoning, both often empty."""
         usage = chunk.get("usage")
         if isinstance(usage, dict):
             self.usage = read_usage(usage)
             self.seen = True
         choices = chunk.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            return ""
+            return "", ""
         self.seen = True
+        if not self.model and isinstance(model := chunk.get("model"), str):
+            self.model = model
         choice = choices[0]
         reason = choice.get("finish_reason")
         if isinstance(reason, str) and reason:
@@ -166,16 +189,27 @@ class ReplyBuilder:
         # A server that does not stream sends one `message` instead of deltas.
         delta = choice.get("delta") or choice.get("message")
         if not isinstance(delta, dict):
-            return ""
+            return "", ""
         calls = delta.get("tool_calls")
         if isinstance(calls, list):
             for call in calls:
                 if isinstance(call, dict):
                     self._feed_call(call)
-        piece = _text(delta.get("content")) or _text(delta.get("refusal"))
-        if piece:
-            self._text.append(piece)
-        return piece
+        said = _text(delta.get("content")) or _text(delta.get("refusal"))
+        # DeepSeek, vLLM and LiteLLM say `reasoning_content`; OpenRouter and Ollama say `reasoning`.
+        thought = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning"))
+        self.begun = self.begun or bool(said or thought or calls)
+        if not said:
+            return "", thought
+        piece, tagged = self._thinking.feed(said)
+        self._text.append(piece)
+        return piece, thought + tagged
+
+    def rest(self) -> tuple[str, str]:
+        """What of the text and the reasoning was held back until the end."""
+        piece, thought = self._thinking.rest()
+        self._text.append(piece)
+        return piece, thought
 
     def _feed_call(self, delta: Mapping[str, object]) -> None:
         function = delta.get("function")
@@ -220,15 +254,22 @@ def read_usage(usage: Mapping[str, object]) -> Usage:
     details = usage.get("prompt_tokens_details")
     cost = usage.get("cost")
     return Usage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
-        output_tokens=_count(usage.get("completion_tokens")),
-        cost_usd=float(cost) if isinstance(cost, int | float) and 0 <= cost < _MAX_NUMBER else None,
+        input_tokens=count(usage.get("prompt_tokens")),
+        cached_tokens=count(details.get("cached_tokens")) if isinstance(details, dict) else 0,
+        output_tokens=count(usage.get("completion_tokens")),
+        cost_usd=price_of(cost),
     )
 
 
-def _count(value: object) -> int:
+def count(value: object) -> int:
+    """A number of tokens; what is none counts 0."""
     return value if isinstance(value, int) and 0 < value < _MAX_NUMBER else 0
+
+
+def price_of(value: object) -> float | None:
+    """US dollars, if that is what the value can be."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return float(number) if number is not None and 0 <= number < _MAX_NUMBER else None
 
 
 def _text(content: object) -> str:

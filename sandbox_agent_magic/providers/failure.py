@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from .cleaning import clean, plain_text
 
-Kind: TypeAlias = Literal["server", "timeout", "connect", "address", "cut", "reply", "key", "other"]
+Kind: TypeAlias = Literal["server", "timeout", "idle", "connect", "address", "cut", "reply", "key", "other"]
 """Who failed: the server said so, or what became of the connection, the address, the reply, the key."""
 
 _WAIT = re.compile(

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import (
     ProviderAuthError,
+    ProviderBudgetExceeded,
     ProviderContentFiltered,
     ProviderContextTooLong,
     ProviderError,
@@ -22,23 +23,8 @@ from ..errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from .asked import Asked
 from .failure import Failure, Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Whom we asked, and which settings decided it: what an error's last line needs."""
-
-    provider: str
-    model: str
-    server: str
-    """Host, as shown."""
-    key: str = "OPENAI_API_KEY"
-    """Setting of the key, with where it came from, as shown. Empty for a server of our own."""
-    url_setting: str = "OPENAI_BASE_URL"
-    """Empty for a server of our own."""
-    model_setting: str = "MODEL"
-    timeout_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +56,12 @@ class Row:
 _KEY_HINT = "Check {key}; the key must be one of {server}."
 _OWN_SERVER_HINT = "Run it again: the server is then started anew. If it stays so, ask `sandbox-agent doctor`."
 _LATER_HINT = "Try again later, or set {model_setting} to another model."
-_ADDRESS_HINT = "Check {url_setting}: a full address such as http://localhost:4000/v1, and that the server runs."
+_ADDRESS_HINT = "Check {url_setting}: a full address such as {url_example}, and that the server runs."
 
 TABLE: tuple[Row, ...] = (
     # ---- the server refused, and more of the same will not help
     Row(
-        ProviderQuotaExceeded,
+        ProviderBudgetExceeded,
         "The budget of the key at {server} is used up.",
         "Ask for a higher budget, or use another key: {key}.",
         words=("budget_exceeded",),
@@ -131,7 +117,7 @@ TABLE: tuple[Row, ...] = (
         "{server} has no model {model}.",
         "Set {model_setting} to a model that the server offers.",
         statuses=(400, 403, 404, 422),
-        words=("model_not_found",),
+        words=("model_not_found", "DeploymentNotFound"),
         pattern=r"Invalid model name|unknown model|no such model|not a valid model"
         r"|model\b.*\b(not found|not exist|no access)",
     ),
@@ -147,13 +133,13 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderRateLimited,
         "{server} limits the rate of requests.",
-        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        "Wait a little; {max_retry} sets how often a request is sent again, {request_timeout} for how long in all.",
         statuses=(429,),
     ),
     Row(
         ProviderRateLimited,
         "{server} limits the rate of requests.",
-        "Wait a little; MAX_RETRY sets how often a request is sent again.",
+        "Wait a little; {max_retry} sets how often a request is sent again, {request_timeout} for how long in all.",
         words=("throttling_error", "rate_limit_error", "rate_limit_exceeded"),
         pattern=r"RateLimitError|rate limit",
     ),
@@ -202,7 +188,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderUnavailable,
         "{server} has nothing at this address.",
-        "Check {url_setting}: the address usually ends in /v1.",
+        "Check {url_setting}: an address such as {url_example}.",
         statuses=(404, 405),
     ),
     Row(
@@ -214,16 +200,22 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderError,
         "{server} refused the request.",
-        "Check the model ({model_setting}) and the options of the request.",
+        "Check {model_setting} and the options of the request.",
         statuses=tuple(range(400, 500)),
     ),
     Row(ProviderUnavailable, "{server} broke off with an error.", _LATER_HINT, retryable=True),
     # ---- no server to say anything
     Row(
         ProviderTimeout,
-        "No complete reply from {server} within {timeout_s:g} s.",
-        "Try again, ask for less, or raise REQUEST_TIMEOUT.",
+        "No complete reply from {server} within {timeout_s:.3g} s.",
+        "Try again, ask for less, or raise {request_timeout}.",
         kinds=("timeout",),
+    ),
+    Row(
+        ProviderTimeout,
+        "{server} fell silent in the middle of its reply.",
+        "Try again; if the model needs its time, raise {idle_timeout}.",
+        kinds=("idle",),
     ),
     Row(
         ProviderUnavailable,
@@ -234,18 +226,25 @@ TABLE: tuple[Row, ...] = (
     ),
     Row(
         ProviderUnavailable,
-        "The certificate of {server} cannot be trusted.",
-        "Check {url_setting}; for a company's own certificates set SSL_CERT_FILE in the environment.",
-        kinds=("connect",),
-        pattern=r"certificate|ssl|tls",
-    ),
-    Row(
-        ProviderUnavailable,
         "{server} does not take the connection in time.",
         _ADDRESS_HINT,
         kinds=("connect",),
         pattern=r"timed out|timeout",
         retryable=True,
+    ),
+    Row(
+        ProviderUnavailable,
+        "{server} does not speak TLS.",
+        "Check {url_setting}: it may have to begin with http:// instead of https://.",
+        kinds=("connect",),
+        pattern=r"wrong version number|record layer failure|packet length too long|http request|EOF occurred",
+    ),
+    Row(
+        ProviderUnavailable,
+        "The certificate of {server} cannot be trusted.",
+        "Check {url_setting}; for a company's own certificates set SSL_CERT_FILE in the environment.",
+        kinds=("connect",),
+        pattern=r"certificate|ssl|tls",
     ),
     Row(ProviderUnavailable, "{server} cannot be reached.", _ADDRESS_HINT, kinds=("connect",)),
     Row(ProviderUnavailable, "The address of the model server is not valid.", _ADDRESS_HINT, kinds=("address",)),
@@ -259,7 +258,7 @@ TABLE: tuple[Row, ...] = (
     Row(
         ProviderReplyInvalid,
         "{server} answered with something that is not a chat completion.",
-        "Check {url_setting}: the address usually ends in /v1.",
+        "Check {url_setting}: an address such as {url_example}.",
         kinds=("reply",),
     ),
     Row(
@@ -268,7 +267,12 @@ TABLE: tuple[Row, ...] = (
         "Copy the key again, without line breaks or quotes: {key}.",
         kinds=("key",),
     ),
-    Row(ProviderError, "The request to {server} failed.", kinds=("other",)),
+    Row(
+        ProviderError,
+        "The request to {server} failed.",
+        "Try `sandbox-agent doctor --call`; with DEBUG=true, requests.log has what was sent.",
+        kinds=("other",),
+    ),
 )
 
 
@@ -285,9 +289,14 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
             model=asked.model,
             server=asked.server,
             key=asked.key,
-            url_setting=asked.url_setting,
-            model_setting=asked.model_setting,
+            url_setting=asked.setting(asked.url_setting),
+            url_example=asked.url_example,
+            model_setting=asked.setting(asked.model_setting),
+            request_timeout=asked.setting("REQUEST_TIMEOUT"),
+            idle_timeout=asked.setting("AGENT_IDLE_TIMEOUT"),
+            max_retry=asked.setting("MAX_RETRY"),
             timeout_s=asked.timeout_s,
+            idle_s=asked.idle_s,
             status=failure.status,
         )
 
@@ -299,8 +308,9 @@ def classify(failure: Failure, asked: Asked) -> ProviderError:
     make: Callable[..., ProviderError] = row.error
     common = {"provider": asked.provider, "model": asked.model, "status": failure.status}
     texts = {"why": why, "hint": hint}
-    if issubclass(row.error, ProviderRateLimited):
-        return make(fill(row.message), retry_after=failure.retry_after, **common, **texts)
     if issubclass(row.error, ProviderUnavailable):
-        return make(fill(row.message), retryable=row.retryable, **common, **texts)
-    return make(fill(row.message), **common, **texts)
+        error = make(fill(row.message), retryable=row.retryable, **common, **texts)
+    else:
+        error = make(fill(row.message), **common, **texts)
+    error.retry_after = failure.retry_after
+    return error

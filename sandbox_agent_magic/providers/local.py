@@ -9,12 +9,14 @@ from pathlib import Path
 
 from .. import model_store
 from ..errors import ProviderError, ProviderTimeout, ProviderUnavailable
-from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook
+from ..types import JSON, ModelReply, ModelRequest, ModelTraits, TextHook, Usage, no_text
 from . import local_server
+from .asked import Server, SettingNames
 from .openai import OpenAIProvider
 
 TRAITS = ModelTraits(small=True, images=False, label="small local model, may be wrong")
 
+_NAMES = SettingNames(key="", url="", model="AGENT_LOCAL_MODEL")
 _DYING_S = 0.5
 
 
@@ -46,7 +48,7 @@ class LocalProvider:
     def __repr__(self) -> str:
         return f"LocalProvider(model={self.model!r})"
 
-    def complete(self, request: ModelRequest, *, on_text: TextHook) -> ModelReply:
+    def complete(self, request: ModelRequest, *, on_text: TextHook, on_reasoning: TextHook = no_text) -> ModelReply:
         """Send `request`, pass the text on as it streams in, and return the whole reply.
 
         A server that is gone is started again, once, unless text has been streamed already.
@@ -72,7 +74,8 @@ class LocalProvider:
                 break
             failure: ProviderError
             try:
-                return client.complete(replace(request, deadline_s=left_s), on_text=counted)
+                reply = client.complete(replace(request, deadline_s=left_s), on_text=counted, on_reasoning=on_reasoning)
+                return replace(reply, usage=replace(reply.usage, cost_usd=self.cost_of(reply.usage)))
             except ProviderError as exc:
                 failure = exc
             if failure.status is not None or self._still_there(path):
@@ -93,6 +96,10 @@ class LocalProvider:
         here = (info.name for info in model_store.known() if model_store.installed(info.name))
         return tuple(dict.fromkeys((self.model, *here)))
 
+    def cost_of(self, _usage: Usage) -> float:
+        """Nothing: it is the reader's own machine."""
+        return 0.0
+
     def close(self) -> None:
         """Close the connection. The server goes on: other notebooks may use it."""
         client, self._client, self._server = self._client, None, None
@@ -109,10 +116,8 @@ class LocalProvider:
             self._client = OpenAIProvider(
                 name=self.name,
                 model=self.model,
-                base_url=server.base_url,
-                api_key=server.key,
+                server=Server(server.base_url, server.key, _NAMES, trust_env=False),
                 traits=self.traits,
-                trust_env=False,
                 extra_body=self._extra_body,
             )
         return self._client

@@ -1,4 +1,4 @@
-"""Parameters that a server refuses: learned once for each address and model in this process, by no table of names."""
+"""What a server refuses: learned once for each address and model in this process, by no table of names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .failure import Failure
 
 _refused: dict[tuple[str, str], frozenset[str]] = {}
+_output_limits: dict[tuple[str, str], int] = {}
 
 RENAMED = {"max_tokens": "max_completion_tokens"}
 """A refused parameter to the name to try instead; others are dropped."""
@@ -15,6 +16,7 @@ RENAMED = {"max_tokens": "max_completion_tokens"}
 _MENTIONS = {
     "tools": r"\btools?\b|tool[ _-]?(choice|call|use)|function[ _-]?call",
     "image_url": r"image|multimodal|vision",
+    "cache_control_blocks": r"cache_control",
 }
 """How a refusal speaks of a parameter, where that is not its name."""
 
@@ -22,6 +24,9 @@ _REFUSAL = re.compile(
     r"unsupported|(not|n't) support|deprecated|unknown|unrecognized|unexpected|not (allowed|permitted)"
     r"|extra (inputs|fields)|only supported|requires|no endpoints found",
     re.IGNORECASE,
+)
+_OUTPUT_LIMIT = re.compile(
+    r"max_\w*tokens\b.{0,60}?(?:\d+ > (\d+)|at most (\d+)|less than or equal to (\d+))", re.IGNORECASE
 )
 _REFUSAL_STATUSES = (None, 400, 404, 422, 500, 501)
 
@@ -46,3 +51,19 @@ def refused(base_url: str, model: str) -> frozenset[str]:
 def learn(base_url: str, model: str, parameter: str) -> None:
     """Leave `parameter` out from now on."""
     _refused[base_url, model] = refused(base_url, model) | {parameter}
+
+
+def output_limit(failure: Failure) -> int | None:
+    """The most tokens of a reply that the server says the model can write, if that is what it objects to."""
+    found = _OUTPUT_LIMIT.search(failure.message) if failure.status in _REFUSAL_STATUSES else None
+    return next((int(number) for number in found.groups() if number), None) if found else None
+
+
+def learned_output_limit(base_url: str, model: str) -> int | None:
+    """The most tokens that may be asked of the model at this address, if it has said so."""
+    return _output_limits.get((base_url, model))
+
+
+def learn_output_limit(base_url: str, model: str, tokens: int) -> None:
+    """Ask for no more than `tokens` from now on."""
+    _output_limits[base_url, model] = tokens

@@ -28,7 +28,7 @@ from typing import TypeAlias
 
 from .. import errors
 from ..errors import ProviderError, ProviderRateLimited, ProviderUnavailable, UsageError
-from ..types import ModelReply, ModelRequest, ModelTraits, TextHook, ToolCall, Usage
+from ..types import ModelReply, ModelRequest, ModelTraits, TextHook, ToolCall, Usage, no_text
 
 Step: TypeAlias = ModelReply | ProviderError | Callable[[ModelRequest], ModelReply]
 """What happens at one request."""
@@ -77,7 +77,13 @@ class ScriptedProvider:
             raise _bad(path, "it is not a list")
         return cls([_step(path, number, row) for number, row in enumerate(rows, 1)], model=path.name)
 
-    def complete(self, request: ModelRequest, *, on_text: TextHook) -> ModelReply:
+    def complete(
+        self,
+        request: ModelRequest,
+        *,
+        on_text: TextHook,
+        on_reasoning: TextHook = no_text,  # noqa: ARG002
+    ) -> ModelReply:
         """The next step of the script; its text is streamed line by line.
 
         Raises:

@@ -28,29 +28,57 @@ class BadReply(ValueError):
     """A body, or an event of a stream, that is not what the protocol says."""
 
 
+class IdleTimeout(TimeoutError):
+    """The reply had begun, and then nothing of it came for too long."""
+
+
 class Deadline:
-    """When the attempt under way must be over; ends a read that still waits then."""
+    """When the attempt under way must be over; ends a read that still waits then.
+
+    Two bounds: the whole attempt's, and, once a first token has come, that of the silence before the next one. Before
+    the first token silence is normal: a small model reads its prompt for a minute, a reasoning model thinks.
+    """
 
     def __init__(self) -> None:
         self._end = float("inf")
+        self._idle_s = float("inf")
+        self._token_at: float | None = None
         self._timer: threading.Timer | None = None
         self._sock: socket.socket | None = None
 
-    def start(self, seconds: float) -> None:
-        """Begin an attempt that may take `seconds`."""
+    def start(self, seconds: float, *, idle_s: float = float("inf")) -> None:
+        """Begin an attempt that may take `seconds`, and be silent for `idle_s` once it has begun to speak."""
         self._end = time.monotonic() + seconds
+        self._idle_s = idle_s
+        self._token_at = None
+
+    def token(self) -> None:
+        """The first piece of the reply came: from now on silence counts."""
+        self._token_at = time.monotonic()
+
+    def alive(self) -> None:
+        """The server showed that it still works on the reply, if that has begun."""
+        if self._token_at is not None:
+            self._token_at = time.monotonic()
 
     def left_s(self) -> float:
         """Seconds that are left, never below 0."""
-        return max(0.0, self._end - time.monotonic())
+        silent = float("inf") if self._token_at is None else self._token_at + self._idle_s
+        return max(0.0, min(self._end, silent) - time.monotonic())
+
+    def error(self) -> Exception:
+        """What to raise when nothing is left."""
+        import httpx2
+
+        if time.monotonic() < self._end:
+            return IdleTimeout(f"no further word within {self._idle_s:g} s")
+        return httpx2.ReadTimeout("out of time")
 
     def watch(self, sock: socket.socket | None) -> None:
         """Shut `sock` at the end: no timeout of the HTTP client covers a body that goes silent half way."""
         self.unwatch()
         self._sock = sock
-        self._timer = threading.Timer(min(self.left_s(), threading.TIMEOUT_MAX), _shut, (sock,))
-        self._timer.daemon = True
-        self._timer.start()
+        self._arm(sock)
 
     def shorten(self, seconds: float) -> None:
         """Leave at most `seconds` from now."""
@@ -63,6 +91,21 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._sock = None
+
+    def _arm(self, sock: socket.socket | None) -> None:
+        # Each token moves the bound, so it is looked at when it would be due: a timer for each would be a thread each.
+        seconds = min(self.left_s(), self._idle_s, threading.TIMEOUT_MAX)
+        self._timer = threading.Timer(seconds, self._look, (sock,))
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _look(self, sock: socket.socket | None) -> None:
+        if sock is not self._sock:
+            return
+        if self.left_s():
+            self._arm(sock)
+        else:
+            _shut(sock)
 
 
 def _shut(sock: socket.socket | None) -> None:
@@ -101,7 +144,7 @@ def http_client(deadline: Deadline, *, trust_env: bool) -> httpx2.Client:
                 if deadline.left_s():
                     raise
             if not deadline.left_s():
-                raise httpx2.ReadTimeout("out of time")
+                raise deadline.error()
 
         def close(self) -> None:
             deadline.unwatch()
@@ -157,6 +200,7 @@ def _kind(exc: BaseException) -> Kind:
 
     kinds: tuple[tuple[tuple[type[BaseException], ...], Kind], ...] = (
         ((httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError), "connect"),
+        ((IdleTimeout,), "idle"),
         ((httpx2.TimeoutException, TimeoutError), "timeout"),
         ((httpx2.UnsupportedProtocol, httpx2.InvalidURL), "address"),
         ((httpx2.LocalProtocolError, UnicodeEncodeError), "key"),

@@ -65,6 +65,8 @@ class Resources:
             agent_cell_timeout=1.0,
             agent_trust_output=False,
             agent_insert="auto",
+            agent_idle_timeout=60.0,
+            agent_budget_usd=None,
         )
         key = (settings.agent_provider, relevant)
         if key not in self._providers:

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from ..notebook.cells import CellPlan
 from ..settings import Settings
-from ..types import CellWriter, Event, Limits, NotebookCell, RunFinished, Step, StepFinished, Usage, Verdict
+from ..types import CellWriter, Event, Limits, NotebookCell, ReplyReceived, RunFinished, Step, StepFinished
+from .budget import BudgetGate
 
 
 class Watcher(Protocol):
@@ -20,21 +21,12 @@ class Watcher(Protocol):
         """The run is over, however it ended; an error is shown elsewhere."""
 
 
-class OpenGate:
-    """Lets everything pass; consent to the local executor is asked for before a run begins."""
-
-    def allow_request(self, estimate: Usage) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
-
-    def allow_code(self, code: str) -> Verdict:  # noqa: ARG002
-        return Verdict(True)
-
-
 class Emitter:
-    """Hands each event to the watcher, and the cells that follow from it to the writer."""
+    """Hands each event to the watcher, the cells that follow from it to the writer, and what it used to the gate."""
 
-    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan) -> None:
+    def __init__(self, watcher: Watcher | None, writer: CellWriter | None, plan: CellPlan, gate: BudgetGate) -> None:
         self._watcher = watcher
+        self._gate = gate
         self._writer = writer
         self._plan = plan
         self.codes: list[str] = []
@@ -45,6 +37,8 @@ class Emitter:
         """That were planned and not written yet."""
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, ReplyReceived):
+            self._gate.spent(event.usage)
         if isinstance(event, StepFinished) and event.step.result.status == "ok":
             self.codes.append(event.step.code)
         if self._writer is not None and isinstance(event, StepFinished):
@@ -74,5 +68,6 @@ def limits_of(settings: Settings) -> Limits:
         max_iterations=settings.max_iterations,
         max_retry=settings.max_retry,
         request_timeout_s=settings.request_timeout,
+        idle_timeout_s=settings.agent_idle_timeout,
         cell_timeout_s=settings.agent_cell_timeout,
     )

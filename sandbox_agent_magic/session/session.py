@@ -6,6 +6,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 
@@ -13,9 +14,12 @@ from .. import bridge, context
 from ..agent import Agent, Replay
 from ..agent import replay as run_again
 from ..errors import UsageError
+from ..folders import data_dir
+from ..ledger import Entry, Ledger
 from ..notebook.cells import CellPlan
 from ..outputs import cap_text
 from ..prompts import result_text
+from ..providers import cost_of
 from ..settings import Settings, load, trusts_output
 from ..types import (
     CellWriter,
@@ -24,12 +28,14 @@ from ..types import (
     FileInfo,
     Message,
     OutputHook,
+    Provider,
     RunRequest,
     RunResult,
     Usage,
 )
+from .budget import BudgetGate
 from .resources import CopyHook, Resources
-from .run import Emitter, OpenGate, Watcher, limits_of
+from .run import Emitter, Watcher, limits_of
 
 _SHORT_NAMES = {"provider": "agent_provider", "executor": "agent_executor", "timeout": "agent_cell_timeout"}
 _NOTE_BYTES = 800
@@ -70,6 +76,10 @@ class Session:
         folder = Path(workspace) if workspace is not None else None
         self._resources = Resources(workspace=folder, notebook=notebook)
         self._turns: list[_Turn] = []
+        self.ledger = Ledger(data_dir() / "ledger.sqlite3")
+        """What requests cost, in all notebooks."""
+        self.notebook_name = str(notebook) if notebook is not None else f"session {secrets.token_hex(4)}"
+        """Under which this session's costs are entered."""
         self.headless = False
         """Nobody is watching: uncleaned output is refused."""
         self.usage = Usage()
@@ -144,12 +154,13 @@ class Session:
             temperature=settings.temperature,
             system_message=settings.system_message,
         )
-        emit = Emitter(watcher, writer(run_id) if writer else None, plan)
+        gate = self._gate(settings, provider, request.cell_id or run_id)
+        emit = Emitter(watcher, writer(run_id) if writer else None, plan, gate)
         conversation = self._conversation_before(request.cell_id)
         known = len(conversation)
         try:
             prompt = self._announce(request, files, executor, settings)
-            result = agent.run(prompt, conversation, emit=emit, gate=OpenGate(), run_id=run_id)
+            result = agent.run(prompt, conversation, emit=emit, gate=gate, run_id=run_id)
         finally:
             codes = emit.codes if executor.name == "sandbox" else []
             self._turns.append(_Turn(request.cell_id, conversation[known:], codes, tuple(request.variables)))
@@ -173,6 +184,15 @@ class Session:
         self._forget(cell_id)
         self._turns.append(_Turn(cell_id, [Message("user", note)], [code] if result.status == "ok" else []))
         return result
+
+    def _gate(self, settings: Settings, provider: Provider, cell: str) -> BudgetGate:
+        """Keeps the budgets, and the book of what was spent."""
+
+        def entry(usage: Usage) -> Entry:
+            return Entry(self.notebook_name, cell, provider.name, provider.model, usage)
+
+        price = partial(cost_of, provider)
+        return BudgetGate(settings, self.ledger, price=price, entry=entry, notebook=self.notebook_name)
 
     # ---- over the border ----------------------------------------------------------------------------------------
 
@@ -215,6 +235,19 @@ class Session:
     def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Install packages in the sandbox; returns what was added, as `name==version`. Raises as `Executor.install`."""
         return self._resources.sandbox(self.settings()).install(packages)
+
+    # ---- the model ----------------------------------------------------------------------------------------------
+
+    def models(self, name: str | None = None) -> tuple[Provider, Sequence[str]]:
+        """The provider of this name, else the one that would be asked now, and the models that its server offers.
+
+        Raises:
+            UsageError: there is no such provider.
+            SettingsError: it is not set up.
+            ProviderError: the server could not be asked.
+        """
+        provider = self._resources.provider(self.settings({"agent_provider": name}))
+        return provider, provider.models()
 
     # ---- life ---------------------------------------------------------------------------------------------------
 

@@ -18,4 +18,5 @@ def overrides_of(options: argparse.Namespace) -> dict[str, object]:
         "max_iterations": options.max_iterations,
         "max_retry": options.max_retry,
         "agent_cell_timeout": options.timeout,
+        "agent_budget_usd": options.budget,
     }

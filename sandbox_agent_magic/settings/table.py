@@ -85,6 +85,7 @@ _OPENAI = "OpenAI, or any OpenAI-compatible server (LiteLLM proxy, Ollama, vLLM,
 _AZURE = "Azure OpenAI (all four)"
 _ANTHROPIC = "Anthropic"
 _MODEL = "The model and its requests"
+_BUDGET = "Budgets; reaching one ends a run, and what it has done so far is kept"
 _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull`)"
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
@@ -93,7 +94,7 @@ _NOTEBOOK = "The notebook"
 _SHOW = "Messages"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Settings:
     """All settings, resolved. Build it with `settings.load`."""
 
@@ -105,6 +106,9 @@ class Settings:
     )
     temperature: float = option(0.03, "sampling temperature", section=_MODEL, low=0, high=2)
     request_timeout: float = option(300.0, "seconds that one request may take", section=_MODEL, low=1, high=86_400)
+    agent_idle_timeout: float = option(
+        60.0, "seconds of silence after which a reply that has begun is given up", section=_MODEL, low=1, high=86_400
+    )
     max_iterations: int = option(12, "model turns per agent cell", section=_MODEL, low=1, high=1_000)
     max_retry: int = option(3, "retries of one failed request", section=_MODEL, low=0, high=100)
     system_message: str | None = option(None, "added to the system prompt", section=_MODEL)
@@ -123,6 +127,29 @@ class Settings:
     azure_deployment_name: str | None = option(None, "deployment", section=_AZURE)
     anthropic_api_key: Secret | None = option(None, "key", section=_ANTHROPIC)
     anthropic_base_url: str | None = option(None, "another address, without /v1", section=_ANTHROPIC)
+
+    agent_budget_usd: float | None = option(
+        None, "US dollars that one agent cell may cost", section=_BUDGET, low=0, high=1_000_000
+    )
+    agent_notebook_budget_usd: float | None = option(
+        None, "US dollars that a notebook may cost, in all its runs", section=_BUDGET, low=0, high=1_000_000
+    )
+    agent_day_budget_usd: float | None = option(
+        None, "US dollars that all your notebooks may cost in a day", section=_BUDGET, low=0, high=1_000_000
+    )
+    agent_budget_tokens: int | None = option(
+        None,
+        "tokens, read and written, of one agent cell, where the price is unknown",
+        section=_BUDGET,
+        low=0,
+        high=10**12,
+    )
+    agent_notebook_budget_tokens: int | None = option(
+        None, "the same of a notebook", section=_BUDGET, low=0, high=10**12
+    )
+    agent_day_budget_tokens: int | None = option(
+        None, "the same of all your notebooks in a day", section=_BUDGET, low=0, high=10**12
+    )
 
     agent_local_model: str = option(
         "qwen2.5-coder-0.5b", "a name of `sandbox-agent model list`, or the path of a .gguf file", section=_LOCAL
@@ -202,7 +229,12 @@ class Settings:
     )
 
     detailed_error: bool = option(True, "errors in up to three lines; false: one", section=_SHOW)
-    debug: bool = option(False, "full tracebacks of this package's own errors", section=_SHOW)
+    debug: bool = option(
+        False,
+        "full tracebacks of this package's own errors; requests and replies, without keys, go to requests.log in your "
+        "data folder",
+        section=_SHOW,
+    )
 
     sources: Mapping[str, str] = dataclasses.field(
         default_factory=lambda: MappingProxyType({}), repr=False, compare=False
@@ -210,6 +242,11 @@ class Settings:
     """Setting's name to where its value came from; defaults are not in it."""
     env_file: Path | None = dataclasses.field(default=None, compare=False)
     """The `.env` that was read."""
+
+    def __repr__(self) -> str:
+        """What was set, as it may be shown: a password may stand in an address, too."""
+        given = (f"{row.name.lower()}={value!r}" for row, value, source in self.describe() if source != "default")
+        return f"Settings({', '.join(given)})"
 
     def source(self, name: str) -> str:
         """Where a setting's value came from: `argument`, `environment`, the path of a `.env`, or `default`."""

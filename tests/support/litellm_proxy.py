@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.model_server import Reply
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "tests" / "integration" / "litellm"
 START_TIMEOUT_S = 150.0
@@ -27,15 +29,25 @@ class Proxy:
     url: str
     """Its OpenAI-compatible address, with `/v1`."""
     pid: int
+    script: list[Reply]
+    """What the model `up-told` says to the next requests; the tests fill it."""
     key: str = "sk-good-0123456789"
+
+    @property
+    def root(self) -> str:
+        """The address without `/v1`, as Azure's and Anthropic's SDKs want it."""
+        return self.url.removesuffix("/v1")
 
 
 @contextmanager
-def litellm_proxy(*, upstream_url: str = "http://127.0.0.1:9/v1") -> Generator[Proxy]:
+def litellm_proxy(
+    *, upstream_url: str = "http://127.0.0.1:9/v1", script: list[Reply] | None = None
+) -> Generator[Proxy]:
     """Start the proxy of `tests/integration/litellm`, wait until it answers, and end it.
 
     Args:
         upstream_url: address behind its models named `up-...`.
+        script: what the server there says for `up-told`.
     """
     python = environment() / "bin" / "python"
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -60,7 +72,7 @@ def litellm_proxy(*, upstream_url: str = "http://127.0.0.1:9/v1") -> Generator[P
         )
         try:
             _wait(process, f"http://127.0.0.1:{port}/health/liveliness", Path(log.name))
-            yield Proxy(f"http://127.0.0.1:{port}/v1", process.pid)
+            yield Proxy(f"http://127.0.0.1:{port}/v1", process.pid, script if script is not None else [])
         finally:
             process.terminate()
             try:

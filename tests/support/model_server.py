@@ -1,7 +1,9 @@
-"""An OpenAI-compatible server on loopback that says what it is told to say, at once, and can misbehave.
+"""A model server on loopback that says what it is told to say, at once, and can misbehave.
 
     with ModelServer([Reply(code="print(1)"), Reply("It printed 1.")]) as server:
-        OpenAIProvider(name="openai", model="any", base_url=server.url, api_key="k")
+        Session(openai_base_url=server.url, openai_api_key="k").ask("...")
+
+It speaks OpenAI's chat completions, at Azure's addresses too, and Anthropic's messages (both are at `server.root`).
 
 Replies are taken in order, one for each chat request; a function of the request's JSON may stand in their place. As a
 process of its own (for benchmarks, whose CPU time must not hold the server's):
@@ -18,17 +20,19 @@ import argparse
 import contextlib
 import json
 import socket
+import ssl
 import struct
 import sys
 import threading
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
+
+from tests.support import dialects
 
 Fault = Literal["", "cut", "end_early", "reset", "hang", "bad_json", "html", "no_end"]
 
@@ -53,6 +57,8 @@ class Reply:
     body: object = None
     """Not a stream but this: text as it is, anything else as JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    """These bytes and no others, not even a status; then the connection ends."""
     fault: Fault = ""
     """What goes wrong after half of the stream (`hang`, `cut`, `end_early`, `reset`, `bad_json`), instead of it
     (`html`), or at its end (`no_end`: the stream is never closed)."""
@@ -75,6 +81,8 @@ class Seen:
     """Names in lower case."""
     raw: bytes
     """The body."""
+    at: float = field(default_factory=time.monotonic)
+    """When it came, seconds, monotonic."""
 
     @property
     def json(self) -> dict[str, object]:
@@ -100,6 +108,8 @@ class ModelServer:
         replies: in order; a function of the request's JSON; or one reply for all.
         models: what `/v1/models` lists.
         refuse: parameters answered with status 400 and real servers' words.
+        listings: where the models are listed.
+        tls: speak TLS, with a certificate that nobody has signed.
     """
 
     def __init__(
@@ -108,12 +118,15 @@ class ModelServer:
         *,
         models: Sequence[str] = ("scripted",),
         refuse: Sequence[str] = (),
+        listings: Sequence[str] = ("/models",),
+        tls: bool = False,
     ) -> None:
         self.seen: list[Seen] = []
         """Chat requests, the refused ones too."""
         self.connections = 0
         self._models = models
         self._refuse = refuse
+        self._listings = tuple(listings)
         self._choose: Callable[[dict[str, object]], Reply]
         if isinstance(replies, Reply):
             self._choose = lambda request: replies
@@ -127,7 +140,12 @@ class ModelServer:
         self._open: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self._tls: ssl.SSLContext | None = None
+        if tls:
+            self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self._tls.load_cert_chain(Path(__file__).with_name("self-signed.pem"))
+        self.root = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"{self.root}/v1"
 
     def __enter__(self) -> ModelServer:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -165,6 +183,9 @@ class ModelServer:
                 threading.Thread(target=self._serve, args=(sock,), daemon=True).start()
 
     def _serve(self, sock: socket.socket) -> None:
+        if self._tls is not None:
+            with contextlib.suppress(OSError):
+                sock = self._tls.wrap_socket(sock, server_side=True)
         with contextlib.suppress(OSError, ValueError), sock, sock.makefile("rb") as stream:
             while line := stream.readline():
                 method, path, _ = line.decode("latin-1").split(" ", 2)
@@ -179,10 +200,11 @@ class ModelServer:
 
     def _answer(self, sock: socket.socket, request: Seen) -> bool:
         """Send the reply; False ends the connection."""
-        if request.path.endswith("/models"):
+        path = request.path.partition("?")[0]
+        if path.endswith(self._listings):
             sock.sendall(_whole(200, {"object": "list", "data": [{"id": name} for name in self._models]}, {}))
             return True
-        if not request.path.endswith("/chat/completions"):
+        if not path.endswith(("/chat/completions", "/v1/messages")):
             sock.sendall(_whole(404, {"detail": "Not Found"}, {}))
             return True
         self.seen.append(request)
@@ -193,16 +215,18 @@ class ModelServer:
                 sock.sendall(_whole(400, {"error": error}, {}))
                 return True
         reply = self._choose(body)
+        if reply.raw is not None:
+            sock.sendall(reply.raw)
+            return False
         if reply.fault == "html":
             sock.sendall(_whole(200, "<html><title>Welcome</title><body>Hello</body></html>", {}))
             return True
         if reply.body is not None or reply.status != 200:
             sock.sendall(_whole(reply.status, reply.body, reply.headers))
             return True
-        return self._stream(sock, reply, body)
+        return self._stream(sock, reply, dialects.events(path, reply, body))
 
-    def _stream(self, sock: socket.socket, reply: Reply, body: dict[str, object]) -> bool:
-        events = list(_events(reply, body)) if reply.events is None else [json.dumps(e) for e in reply.events]
+    def _stream(self, sock: socket.socket, reply: Reply, events: list[str]) -> bool:
         half = len(events) // 2
         headers = {"Content-Type": "text/event-stream", "Transfer-Encoding": "chunked", **reply.headers}
         head = f"HTTP/1.1 200 OK\r\n{_lines(headers)}\r\n".encode()
@@ -216,17 +240,17 @@ class ModelServer:
             sock.sendall(b"".join(first))
         if reply.fault in ("hang", "no_end"):
             if reply.fault == "no_end":
-                sock.sendall(b"".join(_chunk(event) for event in [*events[half:], "[DONE]"]))
+                sock.sendall(b"".join(_chunk(event) for event in events[half:]))
             self._closing.wait(60)
             return False
         if reply.fault == "reset":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif reply.fault == "bad_json":
-            sock.sendall(_chunk('{"choices": [{"delta": {"cont'))
+            sock.sendall(_chunk('data: {"choices": [{"delta": {"cont'))
         elif reply.fault == "end_early":
             sock.sendall(b"0\r\n\r\n")
         elif not reply.fault:
-            sock.sendall(_chunk("[DONE]") + b"0\r\n\r\n")
+            sock.sendall(b"0\r\n\r\n")
             return True
         if reply.fault == "cut":
             sock.shutdown(socket.SHUT_RDWR)
@@ -244,48 +268,9 @@ def _lines(headers: Mapping[str, str]) -> str:
     return "".join(f"{name}: {value}\r\n" for name, value in headers.items())
 
 
-def _chunk(data: str) -> bytes:
-    event = f"data: {data}\n\n".encode()
+def _chunk(lines: str) -> bytes:
+    event = f"{lines}\n\n".encode()
     return b"%x\r\n%b\r\n" % (len(event), event)
-
-
-def _events(reply: Reply, request: dict[str, object]) -> Iterator[str]:
-    """The `data` of each event of a well-formed stream."""
-    text = reply.text
-    calls = list(reply.tool_calls)
-    if reply.code is not None and request.get("tools"):
-        calls.append((f"call_{zlib.crc32(reply.code.encode()):08x}", "python", json.dumps({"code": reply.code})))
-    elif reply.code is not None:
-        text = f"{text}\n```python\n{reply.code}\n```".lstrip()
-
-    def event(delta: object, reason: str | None = None) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason}
-        return json.dumps({"id": "c", "object": "chat.completion.chunk", "model": "scripted", "choices": [choice]})
-
-    yield event({"role": "assistant", "content": ""})
-    for piece in _pieces(text, reply.chunks):
-        yield event({"content": piece})
-    for index, (id_, name, arguments) in enumerate(calls):
-        yield event(
-            {
-                "tool_calls": [
-                    {"index": index, "id": id_, "type": "function", "function": {"name": name, "arguments": ""}}
-                ]
-            }
-        )
-        for start in range(0, len(arguments), 16):
-            part = {"index": index, "function": {"arguments": arguments[start : start + 16]}}
-            yield event({"tool_calls": [part]})
-    yield event({}, reply.finish_reason or ("tool_calls" if calls else "stop"))
-    if request.get("stream_options"):
-        yield json.dumps({"id": "c", "object": "chat.completion.chunk", "choices": [], "usage": reply.usage})
-
-
-def _pieces(text: str, count: int) -> list[str]:
-    if not count:
-        return [word + " " for word in text.split(" ")[:-1]] + [text.split(" ")[-1]] if text else []
-    size = max(1, -(-len(text) // count))
-    return [text[start : start + size] for start in range(0, len(text), size)]
 
 
 def main() -> None:

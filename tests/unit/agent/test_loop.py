@@ -144,6 +144,26 @@ def test_the_same_failing_code_three_times_ends_the_run(bench: Bench) -> None:
     assert (result.status, len(result.steps)) == ("stuck", 3)
 
 
+class No(Yes):
+    """A gate that lets no request pass."""
+
+    def allow_request(self, estimate: Usage) -> Verdict:
+        return Verdict(False, "Not now.")
+
+
+def test_a_request_that_was_not_sent_leaves_nothing_in_the_conversation(bench: Bench) -> None:
+    result = bench.run(say("Never."), gate=No())
+    assert (result.status, result.reason) == ("budget", "Not now.")
+    assert bench.conversation == []
+
+
+def test_pictures_go_with_the_result_of_the_call_that_showed_them(bench: Bench) -> None:
+    show = "from IPython.display import display; display({'image/png': 'AAAA', 'text/plain': 'p'}, raw=True)"
+    bench.run(code(show), say("Seen."))
+    result = bench.provider.requests[1].messages[-1]
+    assert (result.role, [image.data for image in result.images]) == ("tool", ["AAAA"])
+
+
 def test_a_failed_request_is_sent_again_in_sight_of_the_reader(bench: Bench) -> None:
     limited = ProviderRateLimited("Too many requests.", provider="scripted", model="m", retry_after=7.0)
     result = bench.run(limited, limited, say("There."))
@@ -260,11 +280,13 @@ def test_events_tell_the_whole_story(bench: Bench) -> None:
     assert kinds == [
         "RequestSent",
         "TextStreamed",
+        "ReplyReceived",
         "CodeProposed",
         "OutputReceived",
         "StepFinished",
         "RequestSent",
         "TextStreamed",
+        "ReplyReceived",
         "RunFinished",
     ]
     assert bench.of(StepFinished)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.model_server import ModelServer, Reply
+
 SUM = [{"text": "I sum.", "code": "print(sum(range(1, 101)))"}, {"text": "The sum is 5050."}]
 COMMAND = [sys.executable, "-P", "-m", "sandbox_agent_magic.cli"]
 
@@ -19,7 +21,12 @@ COMMAND = [sys.executable, "-P", "-m", "sandbox_agent_magic.cli"]
 def environment(folder: Path) -> dict[str, str]:
     """No provider, no model, and a home of its own."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "HOME") if name in os.environ}
-    return {**kept, "XDG_CACHE_HOME": str(folder / "cache"), "PYTHONUNBUFFERED": "1"}
+    return {
+        **kept,
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "XDG_DATA_HOME": str(folder / "data"),
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def run(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -60,7 +67,7 @@ def test_ask_json_is_one_object_with_the_steps(folder: Path) -> None:
             "outputs": [{"output_type": "stream", "name": "stdout", "text": "5050\n"}],
         }
     ]
-    assert set(found["usage"]) == {"input_tokens", "cached_tokens", "output_tokens", "cost_usd"}
+    assert set(found["usage"]) == {"input_tokens", "cached_tokens", "output_tokens", "cost_usd", "cache_write_tokens"}
 
 
 def test_no_provider_is_exit_code_2_and_three_lines_that_help(folder: Path) -> None:
@@ -155,3 +162,32 @@ def test_expand_works_in_place_and_refuses_what_is_no_notebook(folder: Path) -> 
     assert done.returncode == 1
     assert "not a notebook" in done.stderr
     assert (folder / "bad.ipynb").read_text() == "not json"
+
+
+@pytest.mark.parametrize(("detailed", "lines"), [("true", 3), ("false", 1)])
+def test_an_error_has_three_lines_or_one(folder: Path, detailed: str, lines: int) -> None:
+    (folder / ".env").write_text(f"OPENAI_BASE_URL=http://127.0.0.1:9/v1\nDETAILED_ERROR={detailed}\n")
+    done = run(folder, "ask", "Anything.")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "127.0.0.1:9 cannot be reached."
+    assert len(done.stderr.splitlines()) == lines
+
+
+def test_a_budget_of_the_command_line_ends_the_run(folder: Path) -> None:
+    usage = {"input_tokens": 10, "output_tokens": 1, "cost_usd": 0.2}
+    (folder / "replies.json").write_text(json.dumps([{"code": "1", "usage": usage}] * 5))
+    done = run(folder, "ask", "Go on.", "-p", "scripted", "-m", "replies.json", "--budget", "0.3", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["status"] == "budget"
+
+
+def test_doctor_makes_one_tiny_call_when_it_is_asked_to(folder: Path) -> None:
+    with ModelServer(Reply("ok")) as server:
+        (folder / ".env").write_text(f"OPENAI_BASE_URL={server.url}\nMODEL=scripted\n")
+        text = run(folder, "doctor").stdout
+        assert "call" not in text
+        assert not server.seen
+        text = run(folder, "doctor", "--call").stdout
+        assert len(server.seen) == 1
+    assert "ok   call: scripted answered 'ok'" in text
+    assert "20 tokens in, 10 out, cost unknown" in text

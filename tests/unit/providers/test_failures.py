@@ -9,6 +9,7 @@ import pytest
 
 from sandbox_agent_magic.errors import (
     ProviderAuthError,
+    ProviderBudgetExceeded,
     ProviderContentFiltered,
     ProviderContextTooLong,
     ProviderError,
@@ -19,11 +20,12 @@ from sandbox_agent_magic.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from sandbox_agent_magic.providers.asked import Asked
 from sandbox_agent_magic.providers.cleaning import clean
 from sandbox_agent_magic.providers.failure import Failure
-from sandbox_agent_magic.providers.failures import TABLE, Asked, classify
+from sandbox_agent_magic.providers.failures import TABLE, classify
 from sandbox_agent_magic.providers.refusals import refused_parameter
-from sandbox_agent_magic.providers.transport import failure_of
+from sandbox_agent_magic.providers.transport import failure_of, transport_errors
 
 ASKED = Asked("openai", "gpt-4o", "api.openai.com", "OPENAI_API_KEY from .env, ends in ...4f2a", timeout_s=300)
 
@@ -87,7 +89,7 @@ CASES: dict[str, tuple[Failure, type[ProviderError], bool]] = {
     ),
     "LiteLLM, budget": (
         said(429, "Budget has been exceeded! Current cost: 1.0", type="budget_exceeded"),
-        ProviderQuotaExceeded,
+        ProviderBudgetExceeded,
         False,
     ),
     "LiteLLM, context": (said(400, "litellm.ContextWindowExceededError: x"), ProviderContextTooLong, False),
@@ -102,9 +104,11 @@ CASES: dict[str, tuple[Failure, type[ProviderError], bool]] = {
     "refused": (Failure("connect", "[Errno 111] Connection refused"), ProviderUnavailable, False),
     "unknown host": (Failure("connect", "[Errno -2] Name or service not known"), ProviderUnavailable, False),
     "certificate": (Failure("connect", "CERTIFICATE_VERIFY_FAILED"), ProviderUnavailable, False),
+    "no TLS": (Failure("connect", "[SSL: WRONG_VERSION_NUMBER] wrong version number"), ProviderUnavailable, False),
     "no answer to the connection": (Failure("connect", "timed out"), ProviderUnavailable, True),
     "no scheme": (Failure("address", "missing an 'http://' protocol"), ProviderUnavailable, False),
     "out of time": (Failure("timeout", ""), ProviderTimeout, True),
+    "silent in the middle": (Failure("idle", "no further word within 60 s"), ProviderTimeout, True),
     "cut": (Failure("cut", "Server disconnected"), ProviderUnavailable, True),
     "not a completion": (Failure("reply", "it begins with '<html>'"), ProviderReplyInvalid, False),
     "key that is no header": (Failure("key", "Illegal header value"), ProviderAuthError, False),
@@ -236,19 +240,20 @@ def test_any_json_may_come_as_an_error(body: object) -> None:
 
 def test_no_error_of_the_sdk_or_below_it_goes_untranslated() -> None:
     """Every exception class of the SDK's and its HTTP client's is caught, and becomes a failure that has a row."""
+    import anthropic
     import httpx2
     import openai
 
-    from sandbox_agent_magic.providers.openai import _sdk_errors
-
+    caught = (openai.OpenAIError, anthropic.AnthropicError, *transport_errors())
     request = httpx2.Request("GET", "http://127.0.0.1")
     names = [(openai, name) for name in openai.__all__ if name.endswith("Error")]
+    names += [(anthropic, name) for name in anthropic.__all__ if name.endswith("Error")]
     names += [(httpx2, name) for name in httpx2.__all__]
     kinds = [kind for module, name in names if isinstance(kind := getattr(module, name), type)]
     errors = [kind for kind in kinds if issubclass(kind, Exception)]
-    assert len(errors) > 40
+    assert len(errors) > 60
     for kind in errors:
-        assert issubclass(kind, _sdk_errors()), kind
+        assert issubclass(kind, caught), kind
         exc = kind.__new__(kind, "text")
         exc.args = ("text",)
         exc.__dict__["_request"] = request

@@ -23,6 +23,7 @@ from sandbox_agent_magic.errors import (
     ProviderTimeout,
     ProviderUnavailable,
 )
+from sandbox_agent_magic.providers.asked import Server
 from sandbox_agent_magic.providers.openai import OpenAIProvider
 from sandbox_agent_magic.types import Image, Message, ModelReply, ModelRequest, ModelTraits, Tool, ToolCall, Usage
 from tests.support.model_server import ModelServer, Reply
@@ -39,9 +40,8 @@ CALLED = (
 
 def provider(server: ModelServer, *, key: str = KEY, images: bool = True) -> OpenAIProvider:
     traits = ModelTraits(images=images)
-    return OpenAIProvider(
-        name="openai", model="m", base_url=server.url, api_key=key, key_source=".env", traits=traits, trust_env=False
-    )
+    at = Server(server.url, key, sources={"OPENAI_API_KEY": ".env"}, trust_env=False)
+    return OpenAIProvider(name="openai", model="m", server=at, traits=traits)
 
 
 def ask(
@@ -148,6 +148,34 @@ def test_tokens_cached_tokens_and_cost_are_read_also_from_a_chunk_with_a_choice(
         assert ask(server).usage == Usage(120, 100, 7, 0.25)
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+def test_reasoning_is_passed_on_as_such_and_is_no_part_of_the_reply(field: str) -> None:
+    events = [chunk({field: "Let me "}), chunk({field: "see."}), chunk({"content": "Two."}), chunk({}, "stop")]
+    text: list[str] = []
+    thoughts: list[str] = []
+    with ModelServer([Reply(events=events)]) as server:
+        asked = provider(server)
+        reply = asked.complete(ModelRequest(QUESTION), on_text=text.append, on_reasoning=thoughts.append)
+        asked.close()
+    assert (text, thoughts, reply.text) == (["Two."], ["Let me ", "see."], "Two.")
+
+
+@pytest.mark.parametrize("where", ["text", "pieces", "arguments"])
+def test_a_server_that_says_our_key_back_does_not_get_it_into_the_reply(where: str) -> None:
+    pieces = [KEY[:7], KEY[7:15], f"{KEY[15:]} and ", KEY[:9], "x"] if where == "pieces" else [f"It is {KEY}!", KEY]
+    events = [chunk({"content": piece}) for piece in pieces]
+    if where == "arguments":
+        function = {"name": "python", "arguments": json.dumps({"code": f"print('{KEY}')"})}
+        events = [chunk(call(index=0, id="a", function=function))]
+    shown: list[str] = []
+    with ModelServer([Reply(events=[*events, chunk({}, "stop")])]) as server:
+        reply = ask(server, on_text=shown.append)
+    assert KEY not in reply.text + "".join(shown) + repr(reply)
+    assert "***" in repr(reply)
+    if where == "pieces":
+        assert reply.text == "".join(shown) == f"*** and {KEY[:9]}x"
+
+
 def test_nonsense_in_a_stream_does_no_harm() -> None:
     events = [
         {"choices": []},
@@ -168,6 +196,23 @@ def test_a_server_that_does_not_stream_is_understood_too() -> None:
     body = {"choices": [{"message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}]}
     with ModelServer([Reply(body=body)]) as server:
         assert ask(server).text == "whole"
+
+
+def test_the_cost_of_a_whole_reply_is_read_from_litellms_header() -> None:
+    message = {"message": {"role": "assistant", "content": "whole"}, "finish_reason": "stop"}
+    body = {"choices": [message], "usage": {"prompt_tokens": 3, "completion_tokens": 1}}
+    headers = {"x-litellm-version": "1.102.4", "x-litellm-response-cost": "0.0125"}
+    with ModelServer([Reply(body=body, headers=headers)]) as server:
+        assert ask(server).usage == Usage(3, 0, 1, 0.0125)
+
+
+def test_an_alias_of_a_proxy_is_priced_as_the_model_behind_it() -> None:
+    usage = {"prompt_tokens": 1_000_000, "completion_tokens": 0}
+    headers = {"x-litellm-version": "1.102.4", "x-litellm-model-name": "openai/gpt-4o"}
+    with ModelServer([Reply("ok", usage=usage, headers=headers)]) as server:
+        cost = ask(server).usage.cost_usd
+    assert cost is not None
+    assert 1 < cost < 5
 
 
 # ---- a request --------------------------------------------------------------------------------------------------

@@ -11,7 +11,10 @@ import pytest
 
 from sandbox_agent_magic import providers, settings
 from sandbox_agent_magic.errors import MissingDependencyError, ProviderRateLimited, SettingsError, UsageError
+from sandbox_agent_magic.providers.anthropic import AnthropicProvider
+from sandbox_agent_magic.providers.azure import AzureProvider
 from sandbox_agent_magic.providers.openai import OpenAIProvider
+from sandbox_agent_magic.providers.suggest import suggestion
 from sandbox_agent_magic.types import Message, ModelReply, ModelRequest, Tool, Usage
 
 KEY = "sk-0123456789abcdef"
@@ -48,8 +51,20 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
         ({**AZURE, "OPENAI_API_KEY": KEY}, "azure"),
         ({**AZURE, "AZURE_API_VERSION": "", "OPENAI_API_KEY": KEY}, "openai"),
         ({"AGENT_PROVIDER": "local", "OPENAI_API_KEY": KEY}, "local"),
+        ({"ANTHROPIC_BASE_URL": "http://localhost:4000"}, "anthropic"),
+        ({"AZURE_OPENAI_API_KEY": KEY}, "azure"),
     ],
-    ids=["key", "address", "anthropic", "openai first", "azure first", "azure incomplete", "by name"],
+    ids=[
+        "key",
+        "address",
+        "anthropic",
+        "openai first",
+        "azure first",
+        "azure incomplete",
+        "by name",
+        "anthropic's address",
+        "azure begun, nothing else",
+    ],
 )
 def test_what_is_configured_is_chosen_in_a_fixed_order(load: Load, environ: dict[str, str], chosen: str) -> None:
     assert providers.select(load(environ)) == chosen
@@ -99,11 +114,88 @@ def test_litellm_is_openai_that_insists_on_an_address(load: Load) -> None:
     assert isinstance(made, OpenAIProvider)
 
 
-@pytest.mark.parametrize("environ", [AZURE, {"ANTHROPIC_API_KEY": KEY}], ids=["azure", "anthropic"])
-def test_a_provider_of_a_later_version_says_so(load: Load, environ: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="not available in this version") as caught:
-        providers.create(load(environ))
+def test_azure_is_made_from_its_settings_or_their_other_names(load: Load) -> None:
+    theirs = {
+        "AZURE_OPENAI_API_KEY": KEY,
+        "AZURE_OPENAI_ENDPOINT": "https://x.openai.azure.com",
+        "OPENAI_API_VERSION": "2026-01-01",
+        "AZURE_DEPLOYMENT_NAME": "d",
+    }
+    for environ in (AZURE, theirs):
+        made = providers.create(load(environ))
+        assert (made.name, made.model) == ("azure", "d")
+    # MODEL is for the other providers; -m names another deployment.
+    assert providers.create(load({**AZURE, "MODEL": "gpt-4o"}), "azure").model == "d"
+    assert providers.create(load(AZURE), "azure", "other").model == "other"
+
+
+@pytest.mark.parametrize("path", ["", "/", "/openai", "/openai/", "/openai/v1/"])
+def test_an_endpoint_of_azure_may_be_given_with_its_path(load: Load, path: str) -> None:
+    made = providers.create(load({**AZURE, "AZURE_API_BASE": f"https://x.openai.azure.com{path}"}))
+    assert isinstance(made, AzureProvider)
+    assert made.base_url == "https://x.openai.azure.com"
+
+
+def test_azure_without_some_of_its_settings_names_them(load: Load) -> None:
+    with pytest.raises(SettingsError, match="not set up completely") as caught:
+        providers.create(load({**AZURE, "AZURE_API_VERSION": "", "AZURE_DEPLOYMENT_NAME": ""}), "azure")
+    assert "Not set: AZURE_API_VERSION, AZURE_DEPLOYMENT_NAME" in caught.value.why
     assert len(caught.value.lines()) == 3
+
+
+def test_anthropic_is_made_from_its_key_and_its_address_without_v1(load: Load) -> None:
+    made = providers.create(load({"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_BASE_URL": "http://localhost:4000/v1/"}))
+    assert (made.name, made.model) == ("anthropic", "claude-sonnet-5-5")
+    assert isinstance(made, AnthropicProvider)
+    assert made.base_url == "http://localhost:4000"
+
+
+def test_anthropic_without_a_key_says_where_it_looked(load: Load) -> None:
+    with pytest.raises(SettingsError, match=r"No API key for Anthropic\.") as caught:
+        providers.create(load(), "anthropic")
+    assert ".env" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("environ", "env_file", "name"),
+    [
+        ({"ANTHROPIC_API_KEY": KEY}, "ANTHROPIC_BASE_URL=http://stranger.example", "anthropic"),
+        (
+            {"AZURE_OPENAI_API_KEY": KEY},
+            "AZURE_API_BASE=http://stranger.example\nAZURE_API_VERSION=1\nAZURE_DEPLOYMENT_NAME=d",
+            "azure",
+        ),
+    ],
+    ids=["anthropic", "azure"],
+)
+def test_no_key_of_the_environment_goes_to_an_address_of_a_found_env_file(
+    load: Load, environ: dict[str, str], env_file: str, name: str
+) -> None:
+    with pytest.raises(SettingsError, match="different places"):
+        providers.create(load(environ, env_file=env_file), name)
+
+
+@pytest.mark.parametrize(
+    ("model", "server", "words"),
+    [
+        ("claude-sonnet-5-5", "api.openai.com", "-p anthropic with ANTHROPIC_API_KEY"),
+        ("anthropic/claude-sonnet-5-5", "api.openai.com", "-p anthropic"),
+        ("gpt-4o", "api.anthropic.com", "-p openai with OPENAI_API_KEY"),
+        ("o3-mini", "api.anthropic.com", "-p openai"),
+        ("qwen3-32b", "api.openai.com", "OPENAI_BASE_URL"),
+        ("vendor/gpt-4o", "api.openai.com", "LiteLLM and OpenRouter write names like vendor/gpt-4o"),
+        ("gpt-4oo", "api.openai.com", "Nearest there: gpt-4o (set MODEL or -m)"),
+        ("claude-sonnet", "litellm.example", "Nearest there: claude-sonnet-5-5"),
+        ("zzz", "litellm.example", "It offers 3, such as"),
+    ],
+)
+def test_a_model_that_is_not_there_is_answered_with_where_to_look(model: str, server: str, words: str) -> None:
+    names = ["gpt-4o", "claude-sonnet-5-5", "llama"]
+    assert words in suggestion(model, names, provider="openai", server=server)
+
+
+def test_of_a_server_without_a_list_nothing_is_suggested() -> None:
+    assert suggestion("x", [], provider="openai", server="litellm.example") == ""
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones(load: Load) -> None:
