@@ -58,10 +58,23 @@ def count_steps(steps: Iterable[Step]) -> str:
 
 def amounts(usage: Usage) -> str:
     """Tokens and cost; empty where nobody counted."""
+    if not usage.input_tokens:
+        return ""
     cached = f" ({usage.cached_tokens:,} cached)" if usage.cached_tokens else ""
-    tokens = f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out" if usage.input_tokens else ""
-    cost = f"${usage.cost_usd:.4f}" if usage.cost_usd is not None else ""
-    return " · ".join(part for part in (tokens, cost) if part)
+    return " · ".join(
+        part
+        for part in (f"{usage.input_tokens:,} tokens in{cached}, {usage.output_tokens:,} out", _cost(usage.cost_usd))
+        if part
+    )
+
+
+def _cost(cost_usd: float | None) -> str:
+    """Such as "$0.0125"; nothing for what is free, as the embedded model is."""
+    if cost_usd is None:
+        return "cost unknown"
+    if cost_usd == 0:
+        return ""
+    return f"${cost_usd:.4f}" if cost_usd >= 0.0001 else "under $0.0001"
 
 
 def seconds(duration_s: float) -> str:

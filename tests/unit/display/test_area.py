@@ -15,11 +15,14 @@ from sandbox_agent_magic.types import (
     JSON,
     CodeProposed,
     OutputReceived,
+    ReasoningStreamed,
+    ReplyReceived,
     RequestSent,
     RetryScheduled,
     RunFinished,
     StepFinished,
     TextStreamed,
+    Usage,
 )
 from tests.support.run_events import FAILED, HOSTILE, INTERRUPTED, RESULT
 
@@ -77,6 +80,17 @@ def test_nothing_of_the_model_or_the_code_is_markup() -> None:
         assert "&lt;script&gt;" in html
         assert "<script" not in html
         assert "\x1b" not in html
+
+
+def test_what_the_model_thinks_is_shown_as_such_and_makes_room_for_what_it_writes() -> None:
+    with open_area() as area:
+        for event in (RequestSent(1, 1), ReasoningStreamed("perhaps a loop")):
+            area.display(event)
+        assert "perhaps a loop" in area.wait_for("the model thinks")
+        area.display(TextStreamed("I sum."))
+        assert "perhaps a loop" not in area.wait_for("the model writes")
+        area.display(ReplyReceived(1, Usage(1200, output_tokens=30)))
+        assert "1,200 tokens in, 30 out" in area.wait_for("1,200 tokens")
 
 
 def test_a_second_of_streamed_words_is_at_most_ten_updates_and_the_last_word_is_shown() -> None:

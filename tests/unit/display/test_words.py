@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from sandbox_agent_magic.display import summary
-from sandbox_agent_magic.types import ExecutionResult, Step
+from sandbox_agent_magic.display.words import amounts
+from sandbox_agent_magic.types import ExecutionResult, Step, Usage
 from tests.support.run_events import FAILED, INTERRUPTED, RESULT
 
 
@@ -31,3 +34,15 @@ def test_a_reason_and_lost_variables_are_lines_of_their_own() -> None:
 
 def test_a_result_is_short_where_it_is_the_last_line_of_a_cell() -> None:
     assert repr(RESULT) == "<RunResult completed: '5', 1 steps in sandbox>"
+
+
+@pytest.mark.parametrize(
+    ("cost_usd", "shown"),
+    [(None, "5 out · cost unknown"), (0.0, "5 out"), (0.00002, "5 out · under $0.0001"), (0.5, "5 out · $0.5000")],
+)
+def test_a_cost_that_nobody_knows_is_said_and_a_free_one_is_not(cost_usd: float | None, shown: str) -> None:
+    assert amounts(Usage(10, output_tokens=5, cost_usd=cost_usd)) == f"10 tokens in, {shown}"
+
+
+def test_nothing_is_said_of_what_nobody_counted() -> None:
+    assert amounts(Usage()) == ""
