@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.browser import CHROMIUM
 from tests.support.jupyter import Server, jupyter_server
-from tests.support.notebook_page import NotebookPage, Replies, chromium, write_notebook
+from tests.support.notebook_page import NotebookPage, chromium
+from tests.support.scripted_notebook import Replies, write_notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext

@@ -12,7 +12,8 @@ import pytest
 import sandbox_agent_magic
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, NotebookPage, agent, answer, step
+from tests.support.notebook_page import NotebookPage
+from tests.support.scripted_notebook import LOAD, agent, answer, step
 
 pytestmark = pytest.mark.integration
 

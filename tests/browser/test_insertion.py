@@ -9,7 +9,7 @@ import pytest
 
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, PICTURE, TABLE, agent, answer, step, waiting, write_notebook
+from tests.support.scripted_notebook import LOAD, PICTURE, TABLE, agent, answer, step, waiting, write_notebook
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,8 @@ import pytest
 
 from tests.browser.conftest import Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, PICTURE, NotebookPage, agent, answer, step, waiting
+from tests.support.notebook_page import NotebookPage
+from tests.support.scripted_notebook import LOAD, PICTURE, agent, answer, step, waiting
 
 pytestmark = pytest.mark.integration
 

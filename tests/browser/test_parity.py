@@ -15,8 +15,9 @@ import pytest
 
 from tests.browser.conftest import Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, WAIT_S, agent, wait_for
+from tests.support.notebook_page import WAIT_S, wait_for
 from tests.support.parity import INTERRUPTED, SCENARIOS, normalised
+from tests.support.scripted_notebook import LOAD, agent
 
 pytestmark = pytest.mark.integration
 

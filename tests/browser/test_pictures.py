@@ -11,7 +11,8 @@ import pytest
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server, jupyter_server
 from tests.support.model_server import ModelServer, Reply
-from tests.support.notebook_page import LOAD, PICTURE, TABLE, NotebookPage, agent, answer, step, write_notebook
+from tests.support.notebook_page import NotebookPage
+from tests.support.scripted_notebook import LOAD, PICTURE, TABLE, agent, answer, step, write_notebook
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

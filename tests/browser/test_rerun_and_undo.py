@@ -6,7 +6,8 @@ import pytest
 
 from tests.browser.conftest import SCREENSHOTS, Open
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, NotebookPage, agent, answer, step, waiting
+from tests.support.notebook_page import NotebookPage
+from tests.support.scripted_notebook import LOAD, agent, answer, step, waiting
 
 pytestmark = pytest.mark.integration
 

@@ -14,7 +14,8 @@ from tests.browser.conftest import Open
 from tests.support import payloads
 from tests.support.browser import Counter, counting_server, dom_after
 from tests.support.jupyter import Server
-from tests.support.notebook_page import LOAD, NotebookPage, agent, answer, step
+from tests.support.notebook_page import NotebookPage
+from tests.support.scripted_notebook import LOAD, agent, answer, step
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import nbformat
 
-from tests.support.notebook_page import answer, step, waiting
+from tests.support.scripted_notebook import answer, step, waiting
 
 SCENARIOS: dict[str, list[dict[str, object]]] = {
     "sum": [step("total = sum(range(1, 101))\nprint(total)\ntotal"), answer("The sum is **5050**.")],

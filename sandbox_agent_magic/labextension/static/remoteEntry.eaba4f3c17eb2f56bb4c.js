@@ -154,7 +154,7 @@
     return result;
   }
 
-  /** What the reader looks at stays in its place while cells above it grow. @param {NotebookWidget} content */
+  /** What the reader looks at stays where it is while cells above it grow. @param {NotebookWidget} content */
   function hold(content) {
     const scroller = content.outerNode;
     if (!scroller || content.notebookConfig.windowingMode === 'full') return; // such a notebook does it by itself
@@ -270,7 +270,7 @@
       const { content } = await kernel.requestCommInfo({ target_name: CHANNEL });
       if (content.comms?.[CHANNEL]) channel(kernel)?.send({ op: 'attach' });
     } catch {
-      // The kernel has gone, and what it kept with it.
+      // The kernel is gone, and what it kept.
     }
   }
 
@@ -318,7 +318,6 @@
 
   const plugin = {
     id: `${NAME}:plugin`,
-    description: "Inserts an agent's cells into the notebook while it works.",
     autoStart: true,
     /** @param {Application} app */
     activate(app) {
