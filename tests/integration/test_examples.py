@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shutil
 import subprocess
 import sysconfig
 from pathlib import Path
@@ -53,7 +54,8 @@ def pictures(notebook: NotebookNode) -> int:
 
 def test_the_sandbox_example_shows_what_it_says(tmp_path: Path) -> None:
     target = tmp_path / "out.ipynb"
-    sandbox_agent("run", EXAMPLES / "sandbox.ipynb", "-o", target, folder=tmp_path, SOME_API_KEY="secret-of-the-reader")
+    shutil.copy(EXAMPLES / "sandbox.ipynb", tmp_path)  # the sandbox's folder will lie beside it
+    sandbox_agent("run", "sandbox.ipynb", "-o", target, folder=tmp_path, SOME_API_KEY="secret-of-the-reader")
     notebook = nbformat.read(target, as_version=4)
     nbformat.validate(notebook)
     assert text_of(notebook, "get") == "42"

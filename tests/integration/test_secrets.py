@@ -52,16 +52,19 @@ class Watcher:
         self.events: list[Event] = []
         self.bundles: list[dict[str, JSON]] = []
         self.text = io.StringIO()
-        self._displays = (NotebookDisplay(self.bundles.append), TextDisplay(self.text))
+        self._displays = (NotebookDisplay(self._take), TextDisplay(self.text))
+
+    def _take(self, bundle: dict[str, JSON], metadata: dict[str, JSON]) -> None:
+        self.bundles.append({**bundle, "metadata": metadata})
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         for display in self._displays:
             display(event)
 
-    def fail(self) -> None:
+    def close(self) -> None:
         for display in self._displays:
-            display.fail()
+            display.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -63,9 +63,8 @@ def test_the_area_comes_first_is_updated_in_place_and_ends_as_one_line(shared: K
     assert (ran.status, ran.strays) == ("ok", [])
     assert ran.messages[0]["msg_type"] == "display_data"
     assert ran.messages[0]["content"]["transient"]  # type: ignore[index]
-    assert re.fullmatch(r"Done in [0-9.]+ s · 1 step · 40 tokens in, 20 out · openai \S+ in sandbox", last_area(ran)), (
-        last_area(ran)
-    )
+    line = r"Done in [0-9.]+ s · 1 step · 40 tokens in, 20 out · cost unknown · openai \S+ in sandbox"
+    assert re.fullmatch(line, last_area(ran)), last_area(ran)
     assert "<details>" in ran.areas[-1]["text/html"]
     assert len([d for d in ran.displays if "text/markdown" in d]) == 2
 
