@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 DATA = Path(__file__).resolve().parents[2] / "examples" / "seattle-weather.csv"
+_USAGE = {"prompt_tokens": 900, "completion_tokens": 60, "cost": 0.0008}
 REPLIES = [
     Reply(
         "I look at the months.",
@@ -28,13 +29,17 @@ REPLIES = [
         'months = weather["date"].dt.month_name()\n'
         'monthly = weather.groupby(months, sort=False)["precipitation"].mean()\n'
         'monthly.nlargest(3).round(2).to_frame("mm per day")',
+        usage=_USAGE,
     ),
     Reply(
         "And I draw them.",
         code='ax = monthly.plot.bar(figsize=(7, 2.4), ylabel="mm per day", xlabel="", width=0.8)\n'
         "ax.figure.autofmt_xdate()",
+        usage=_USAGE,
     ),
-    Reply("**November is the wettest month**, with 5.4 mm of rain on an average day; July is the driest."),
+    Reply(
+        "**November is the wettest month**, with 5.4 mm of rain on an average day; July is the driest.", usage=_USAGE
+    ),
 ]
 
 
