@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import platform
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,24 @@ def checks(settings: Settings, *, call: bool = False) -> list[Check]:
     """
     called = [_call(settings)] if call else []
     return [_python(), _provider(settings), *called, _sandbox(settings), _model(settings), _front_end()]
+
+
+def conformance(settings: Settings, name: str) -> Iterator[Check]:
+    """Hold the executor of that name to the promises of all executors, one check after the other.
+
+    Raises:
+        UsageError: there is no such executor.
+        MissingDependencyError: what it needs is not installed.
+    """
+    from .executors import create
+    from .executors.conformance import check
+    from .sandbox import SandboxLimits
+    from .settings import sandbox_tier
+
+    limits, tier = SandboxLimits.of(settings), sandbox_tier(settings)
+    create(name, limits=limits, tier=tier).shutdown()  # what is wrong with the name or the settings is said at once
+    for found in check(lambda: create(name, limits=limits, tier=tier)):
+        yield Check(f"{found.name} ({found.duration_s:.1f} s)", found.ok, found.detail)
 
 
 def config_text(settings: Settings) -> str:

@@ -73,6 +73,16 @@ def sweep() -> list[Path]:
     return swept
 
 
+def mine() -> list[Path]:
+    """Folders that this process has made and not removed yet."""
+    found: list[Path] = []
+    for place in {tempfile.gettempdir(), "/tmp"}:  # noqa: S108 - sockets need a short path
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            named = ((entry, _NAME.fullmatch(entry.name)) for entry in entries)
+            found += [Path(entry.path) for entry, match in named if match and int(match[1]) == os.getpid()]
+    return found
+
+
 def _is_stale(entry: os.DirEntry[str], owner: int) -> bool:
     """Whether a folder of ours belongs to nobody now."""
     info = entry.stat(follow_symlinks=False)

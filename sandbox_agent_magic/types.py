@@ -256,7 +256,12 @@ class Capabilities:
     cell_magic: str = ""
     """Line that an inserted cell starts with to run there again, such as `%%sandbox`; empty: the reader's kernel."""
     files: bool = True
+    """Files go in and out; otherwise `put_file`, `get_file` and `list_files` raise ExecutorError."""
     install: bool = False
+    """Packages can be installed; otherwise `install` raises ExecutorError."""
+    own_process: bool = True
+    """Its code runs in a process of its own: that may die and be restarted, and two executors share nothing. Otherwise
+    `restart` raises ExecutorError."""
     label: str = ""
     """What the reader should know about how it isolates, such as "landlock, weaker"."""
 

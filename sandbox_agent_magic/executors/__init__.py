@@ -36,7 +36,11 @@ def set_limits(executor: Executor, limits: SandboxLimits) -> None:
 
 
 def create(
-    name: str, *, workspace: Path | None = None, limits: SandboxLimits | None = None, tier: str = "bubblewrap"
+    name: str,
+    *,
+    workspace: Path | None = None,
+    limits: SandboxLimits | None = None,
+    tier: str = "bubblewrap",
 ) -> Executor:
     """A new executor.
 

@@ -6,6 +6,7 @@ result and never an error output of the agent's cell, where papermill and Run Al
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import io
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Literal
 
-from ..errors import ExecutorError
+from ..errors import ExecutorError, WorkspaceError
 from ..outputs import OutputCollector, OutputLimits
 from ..types import (
     JSON,
@@ -32,6 +33,7 @@ from ..types import (
     OutputHook,
     ProgressHook,
 )
+from .names import inside
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -50,11 +52,13 @@ class LocalExecutor:
     """
 
     name = "local"
-    capabilities = Capabilities(isolated=False, cell_magic="", files=True, install=False)
+    capabilities = Capabilities(isolated=False, cell_magic="", files=True, install=False, own_process=False)
 
     def __init__(self, shell: InteractiveShell | None = None, *, limits: OutputLimits | None = None) -> None:
         self._shell = shell
         self._limits = limits
+        self._thread: int | None = None
+        """Where code runs now."""
 
     def start(self) -> None:
         """Nothing to start: the kernel is this one."""
@@ -92,7 +96,7 @@ class LocalExecutor:
         count = shell.execution_count
         with _caught(shell, collector):
             try:
-                with _alarm(timeout_s):
+                with self._interruptible(), _alarm(timeout_s):
                     outcome = shell.run_cell(code, store_history=False)
                 failure = outcome.error_before_exec or outcome.error_in_exec
             except KeyboardInterrupt as exc:
@@ -110,7 +114,22 @@ class LocalExecutor:
         return status, count, ErrorInfo(ename, evalue, traceback)
 
     def interrupt(self) -> None:
-        """The code runs in this thread: an interrupt of the kernel reaches it by itself."""
+        """Interrupt the code that runs, if any, as Ctrl-C does. Python gives a signal to the main thread alone."""
+        thread = self._thread
+        if thread is None or thread != threading.main_thread().ident:
+            return
+        if hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(thread, signal.SIGINT)  # ends a sleep or a read as well
+        else:
+            _thread.interrupt_main()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        self._thread = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._thread = None
 
     def restart(self) -> None:
         """Refuse: the kernel is the reader's.
@@ -130,7 +149,7 @@ class LocalExecutor:
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:  # noqa: ARG002
         """Copy a file into the working directory, unless it lies there already."""
-        destination = Path(name)
+        destination = Path(inside(name))
         if not (destination.exists() and destination.samefile(source)):
             if destination.exists():
                 raise ExecutorError(
@@ -142,8 +161,15 @@ class LocalExecutor:
         return FileInfo(name, destination.stat().st_size)
 
     def get_file(self, name: str, destination: Path) -> None:
-        """Copy a file of the working directory."""
-        shutil.copyfile(name, destination)
+        """Copy a file of the working directory.
+
+        Raises:
+            WorkspaceError: there is none of that name there.
+        """
+        found = Path(inside(name))
+        if not found.is_file():
+            raise WorkspaceError(f"There is no file {name} in the working directory.", hint="%agent files lists them.")
+        shutil.copyfile(found, destination / found.name if destination.is_dir() else destination)
 
     def list_files(self) -> Sequence[FileInfo]:
         """Regular files of the working directory, hidden ones left out."""
