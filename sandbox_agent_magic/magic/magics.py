@@ -12,7 +12,7 @@ from IPython.core.magic import Magics, cell_magic, line_magic, magics_class, no_
 from IPython.core.magic_arguments import argument, magic_arguments
 
 from ..errors import SandboxAgentError, UsageError
-from .lines import outputs_of, parse, words_of
+from .lines import parse, sandbox_options, words_of
 from .shown import AgentInterrupted, as_exception, cell_id, show_copy, show_output, watcher_for, writer_for
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class AgentMagics(Magics):
     @magic_arguments(name="%agent")  # IPython puts one more % before it
     @argument("-p", "--provider", help="openai, litellm, local, or an installed plug-in; default: the first with a key")
     @argument("-m", "--model", help="model name, as the provider knows it")
-    @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
+    @argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
     @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
     @argument("--temperature", help="sampling temperature, 0 to 2")
@@ -118,22 +118,25 @@ class AgentMagics(Magics):
     @no_var_expand
     @cell_magic("sandbox")
     def sandbox_cell(self, line: str, cell: str) -> None:
-        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back."""
+        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back.
+
+        `-e NAME` runs it in another executor.
+        """
         from ..commands import new_files_text
 
         with self._plain_errors():
-            wanted = outputs_of(line)
+            executor, wanted = sandbox_options(line)
             self._warn_of_trust({})
-            result = self.session.execute(cell, on_output=self._show, cell_id=cell_id(self.shell))
+            result = self.session.execute(cell, on_output=self._show, cell_id=cell_id(self.shell), executor=executor)
             if result.state_lost:
                 from ..agent import REPLAY_HINT
 
                 print(f"The sandbox was restarted: its variables are gone. {REPLAY_HINT}", file=sys.stderr)
             if result.new_files:
-                print(new_files_text(result.new_files, self.session.folder))
+                print(new_files_text(result.new_files, self._folder(executor)))
             if result.status == "ok":
                 for name in wanted:
-                    self.shell.user_ns[name] = self.session.take(name)
+                    self.shell.user_ns[name] = self.session.take(name, executor=executor)
         if result.error is not None or result.status != "ok":
             raise as_exception(result)
 
@@ -172,8 +175,12 @@ class AgentMagics(Magics):
             writer=writer_for(self.shell, anchor),
         )
         if isolated and result.files:
-            print(new_files_text(result.files, self.session.folder))
+            print(new_files_text(result.files, self._folder(result.executor)))
         return result
+
+    def _folder(self, executor: str) -> Path | None:
+        """Where the reader finds an executor's files; None if they are not on this machine."""
+        return self.session.folder if executor.partition(" ")[0] == "sandbox" else None
 
     def _warn_of_trust(self, overrides: dict[str, object]) -> None:
         """Say so if the sandbox's output is shown uncleaned; headless, where nobody could read that, it is not."""
