@@ -64,7 +64,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that `%%agent` has too."""
     parser.add_argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, or a plug-in")
     parser.add_argument("-m", "--model", help="model name, as the provider knows it")
-    parser.add_argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
+    parser.add_argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
     parser.add_argument("--temperature", help="sampling temperature, 0 to 2")
     parser.add_argument("--max-iterations", help="model turns")
     parser.add_argument("--max-retry", help="retries of one failed request")

@@ -1,7 +1,7 @@
 """Where code runs: the registry of executors.
 
-Built in: `sandbox` and `local`. Others come by the entry-point group `sandbox_agent_magic.executors`, whose entries are
-classes that are called without arguments; they are loaded on use.
+Built in: `sandbox`, `local` and `remote`. Others come by the entry-point group `sandbox_agent_magic.executors`, whose
+entries are classes that are called without arguments; they are loaded on use.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from ..types import Executor
 
 if TYPE_CHECKING:
     from ..sandbox import SandboxLimits
+    from ..settings import Settings
 
 GROUP = "sandbox_agent_magic.executors"
-BUILT_IN = ("sandbox", "local")
+BUILT_IN = ("sandbox", "local", "remote")
 
 
 def known() -> list[str]:
@@ -41,6 +42,7 @@ def create(
     workspace: Path | None = None,
     limits: SandboxLimits | None = None,
     tier: str = "bubblewrap",
+    settings: Settings | None = None,
 ) -> Executor:
     """A new executor.
 
@@ -49,8 +51,10 @@ def create(
         workspace: folder that the code works in; a temporary one unless given.
         limits: what it may use; not for executors of others.
         tier: kind of the sandbox, `bubblewrap` or `landlock`.
+        settings: of executors elsewhere: address, key; the current ones unless given.
 
     Raises:
+        SettingsError: a setting that it needs is missing or bad.
         UsageError: there is none of that name.
         MissingDependencyError: what it needs is not installed.
     """
@@ -62,6 +66,13 @@ def create(
         from .local import LocalExecutor
 
         return LocalExecutor(limits=limits.outputs if limits is not None else None)
+    if name == "remote":
+        from ..settings import load
+        from .healing import HealingExecutor
+        from .remote import RemoteExecutor, target_of
+
+        outputs = limits.outputs if limits is not None else None
+        return HealingExecutor(RemoteExecutor(target_of(settings or load()), limits=outputs))
     from importlib.metadata import entry_points
 
     try:

@@ -83,6 +83,18 @@ class Execution:
         return self._reply is not None and self._reply.get("status") == "ok"
 
     @property
+    def aborted(self) -> bool:
+        """Whether the kernel did not begin: it was still clearing its queue after an earlier error."""
+        return self._reply is not None and self._reply.get("status") == "aborted"
+
+    def expression(self, name: str) -> str:
+        """The text of the value of one of the request's `user_expressions`; empty where there is none."""
+        found: object = self._reply or {}
+        for key in ("user_expressions", name, "data", "text/plain"):
+            found = found.get(key) if isinstance(found, Mapping) else None
+        return found if isinstance(found, str) else ""
+
+    @property
     def count(self) -> int | None:
         """The execution count that the kernel claims."""
         return _count(self._reply or {})

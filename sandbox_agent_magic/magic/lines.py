@@ -43,11 +43,16 @@ def words_of(line: str) -> list[str]:
         raise UsageError(f"The %agent line cannot be read: {exc}.", hint="Close the quotation marks.") from None
 
 
-def outputs_of(line: str) -> list[str]:
-    """The names after each `-o` of a `%%sandbox` line."""
+def sandbox_options(line: str) -> tuple[str, list[str]]:
+    """Of a `%%sandbox` line: the executor after `-e`, the sandbox unless given, and the names after each `-o`."""
     from ..bridge import check_name
 
     words = line.split()
-    if any(word != "-o" for word in words[::2]) or len(words) % 2:
-        raise UsageError(f"%%sandbox does not understand {line.strip()!r}.", hint="Its only option is -o NAME.")
-    return [check_name(name) for name in words[1::2]]
+    if any(word not in ("-o", "-e") for word in words[::2]) or len(words) % 2:
+        hint = "Its options are -e EXECUTOR and -o NAME."
+        raise UsageError(f"%%sandbox does not understand {line.strip()!r}.", hint=hint)
+    pairs = list(zip(words[::2], words[1::2], strict=True))
+    executor = next((value for option, value in reversed(pairs) if option == "-e"), "sandbox")
+    if executor == "local":
+        raise UsageError("%%sandbox does not run code in your own kernel.", hint="Delete the line to do that.")
+    return executor, [check_name(value) for option, value in pairs if option == "-o"]

@@ -14,7 +14,7 @@ from IPython.core.magic_arguments import argument, magic_arguments
 from ..errors import SandboxAgentError, UsageError
 from .front_end import front_end
 from .inserting import inserting
-from .lines import outputs_of, parse, words_of
+from .lines import parse, sandbox_options, words_of
 from .shown import (
     AgentInterrupted,
     as_exception,
@@ -75,7 +75,7 @@ class AgentMagics(Magics):
     @magic_arguments(name="%agent")  # IPython puts one more % before it
     @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
-    @argument("-e", "--executor", help="where the code runs: sandbox (default), or local with --yes")
+    @argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
     @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
     @argument("--temperature", help="sampling temperature, 0 to 2")
@@ -152,26 +152,29 @@ class AgentMagics(Magics):
     @no_var_expand
     @cell_magic("sandbox")
     def sandbox_cell(self, line: str, cell: str) -> None:
-        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back."""
+        """Run this cell in the sandbox, beside the agent's own variables; `-o NAME` brings a variable back.
+
+        `-e NAME` runs it in another executor.
+        """
         from ..commands import new_files_text
 
         with self._plain_errors():
-            wanted = outputs_of(line)
+            executor, wanted = sandbox_options(line)
             request = request_of(self.shell)
             if self.page[0].is_replaced(request):
                 print("Nothing was run: the agent cell that made this cell has run again and replaced it.")
                 return
             self._warn_of_trust({})
-            result = self.session.execute(cell, on_output=self._show, cell_id=request.cell_id)
+            result = self.session.execute(cell, on_output=self._show, cell_id=request.cell_id, executor=executor)
             if result.state_lost:
                 from ..agent import REPLAY_HINT
 
                 print(f"The sandbox was restarted: its variables are gone. {REPLAY_HINT}", file=sys.stderr)
             if result.new_files:
-                print(new_files_text(result.new_files, self.session.folder))
+                print(new_files_text(result.new_files, self._folder(executor)))
             if result.status == "ok":
                 for name in wanted:
-                    self.shell.user_ns[name] = self.session.take(name)
+                    self.shell.user_ns[name] = self.session.take(name, executor=executor)
         if result.error is not None or result.status != "ok":
             raise as_exception(result)
 
@@ -218,8 +221,12 @@ class AgentMagics(Magics):
             writer=inserting(self.shell, mode, writer_for(self.shell, request, *self.page)),
         )
         if isolated and result.files:
-            print(new_files_text(result.files, self.session.folder))
+            print(new_files_text(result.files, self._folder(result.executor)))
         return result
+
+    def _folder(self, executor: str) -> Path | None:
+        """Where the reader finds an executor's files; None if they are not on this machine."""
+        return self.session.folder if executor.partition(" ")[0] == "sandbox" else None
 
     def _warn_of_trust(self, overrides: dict[str, object]) -> None:
         """Say so if the sandbox's output is shown uncleaned; headless, where nobody could read that, it is not."""

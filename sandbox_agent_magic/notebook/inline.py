@@ -87,12 +87,14 @@ class AnswerWriter:
 
 
 def joined(sources: Sequence[str]) -> str:
-    """The sources of a run's code cells as one cell, under one `%%sandbox` line if they have it.
+    """The sources of a run's code cells as one cell, under one `%%sandbox` line if they have the same.
 
     A cell magic of the code's own must be a cell's first line: then the last cell stands alone.
     """
     first, _, _ = sources[0].partition("\n")
-    magic = first if first == "%%sandbox" and all(source.startswith(f"{first}\n") for source in sources) else ""
+    magic = (
+        first if first.startswith("%%sandbox") and all(source.startswith(f"{first}\n") for source in sources) else ""
+    )
     bare = [source.removeprefix(magic).strip("\n") for source in sources]
     if len(sources) > 1 and any(source.startswith("%%") for source in bare):
         return sources[-1]

@@ -12,6 +12,7 @@ from .. import folders
 from ..errors import UsageError
 from ..executors import create as create_executor
 from ..executors import set_limits
+from ..executors.healing import HealingExecutor
 from ..executors.installing import InstallingExecutor
 from ..providers import create as create_provider
 from ..sandbox import SandboxLimits
@@ -49,6 +50,8 @@ class Resources:
         """By name, those that were asked for."""
         self.folder: Path | None = None
         """The sandbox's folder, once it is in use; None for a temporary one."""
+        self._last = ""
+        """Name of the executor where code ran last, the reader's own kernel aside."""
         self._provided: str | None = None
         """The CUSTOM_PACKAGES that the sandbox has."""
         self.on_copy: CopyHook | None = None
@@ -100,24 +103,34 @@ class Resources:
             tier = sandbox_tier(settings)
             if name == "sandbox":
                 self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
-            made = create_executor(name, workspace=self.folder, limits=SandboxLimits.of(settings), tier=tier)
+            made = create_executor(
+                name, workspace=self.folder, limits=SandboxLimits.of(settings), tier=tier, settings=settings
+            )
             installs = made.capabilities.install
             self.executors[name] = InstallingExecutor(made) if installs else made
+        self._last = self._last if name == "local" else name
         executor = self.executors[name]
         if isinstance(executor, InstallingExecutor):
             executor.automatic = settings.agent_auto_install
         return executor
 
-    def sandbox(self, settings: Settings) -> Executor:
-        """The sandbox, started, with the packages that it shall have."""
-        executor = self.named("sandbox", settings)
+    def engine(self, settings: Settings, name: str = "") -> Executor:
+        """The executor of that name, started, with its packages; unless named, the one of `engine_name`."""
+        executor = self.named(name or self.engine_name(settings), settings)
         executor.start()
         self.custom_packages(settings, executor)
         return executor
 
+    def engine_name(self, settings: Settings) -> str:
+        """The executor that `%agent files` and the like mean: where code ran last, else what the settings choose.
+
+        The reader's own kernel is none: nothing has to cross a border there.
+        """
+        return self._last or ("sandbox" if settings.agent_executor == "local" else settings.agent_executor)
+
     def trust(self, executor: Executor, trusted: bool) -> None:
         """Whether `executor`'s rich output passes uncleaned, if it is cleaned at all."""
-        inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
+        inner = executor.inner if isinstance(executor, (InstallingExecutor, HealingExecutor)) else executor
         if isinstance(inner, _Cleaning):
             inner.trust_output = trusted
 
@@ -138,8 +151,8 @@ class Resources:
         return f"Packages that are installed too: {settings.custom_packages}"
 
     def restart(self, settings: Settings) -> None:
-        """Start the sandbox afresh, if it was started, with the limits that hold now."""
-        executor = self.executors.get("sandbox")
+        """Start the engine afresh, if it was started, with the limits that hold now."""
+        executor = self.executors.get(self.engine_name(settings))
         if executor is not None:
             inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
             set_limits(inner, SandboxLimits.of(settings))
@@ -150,6 +163,7 @@ class Resources:
         for executor in self.executors.values():
             executor.shutdown()
         self.executors.clear()
+        self._last = ""
         self._provided = None
         if self.folder is not None and self.folder.suffix == folders.SUFFIX and self._workspace is None:
             with contextlib.suppress(OSError):

@@ -49,9 +49,11 @@ class _Turn:
     cell_id: str | None
     messages: list[Message] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
-    """What ran well in the sandbox, for a replay."""
+    """What ran well, for a replay."""
     sent: tuple[str, ...] = ()
     """Names of the reader's variables that were sent before it."""
+    executor: str = "sandbox"
+    """Where the codes ran."""
 
 
 class Session:
@@ -162,27 +164,30 @@ class Session:
             prompt = self._announce(request, files, executor, settings)
             result = agent.run(prompt, conversation, emit=emit, gate=gate, run_id=run_id)
         finally:
-            codes = emit.codes if executor.name == "sandbox" else []
-            self._turns.append(_Turn(request.cell_id, conversation[known:], codes, tuple(request.variables)))
+            turn = _Turn(request.cell_id, conversation[known:], emit.codes, tuple(request.variables), executor.name)
+            self._turns.append(turn)
             if watcher is not None:
                 watcher.close()
         self.usage += result.usage
         return result
 
-    def execute(self, code: str, *, on_output: OutputHook, cell_id: str | None = None) -> ExecutionResult:
-        """Run the reader's own code in the sandbox, and let the model know of it.
+    def execute(
+        self, code: str, *, on_output: OutputHook, cell_id: str | None = None, executor: str = "sandbox"
+    ) -> ExecutionResult:
+        """Run the reader's own code in the sandbox, or in another executor, and let the model know of it.
 
         Raises:
             ExecutorError: code cannot be run.
         """
         settings = self.settings()
-        executor = self._resources.sandbox(settings)
-        self._resources.trust(executor, trusts_output(settings, headless=self.headless))
-        result = executor.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
+        engine = self._resources.engine(settings, executor)
+        self._resources.trust(engine, trusts_output(settings, headless=self.headless))
+        result = engine.execute(code, timeout_s=settings.agent_cell_timeout, on_output=on_output)
         note = f"I ran this cell:\n```python\n{cap_text(code, _NOTE_BYTES)}\n```\n"
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
         self._forget(cell_id)
-        self._turns.append(_Turn(cell_id, [Message("user", note)], [code] if result.status == "ok" else []))
+        codes = [code] if result.status == "ok" else []
+        self._turns.append(_Turn(cell_id, [Message("user", note)], codes, executor=engine.name))
         return result
 
     def _gate(self, settings: Settings, provider: Provider, cell: str) -> BudgetGate:
@@ -204,18 +209,19 @@ class Session:
             MissingDependencyError: pyarrow is missing.
             ExecutorError: the sandbox did not take one.
         """
-        executor = self._resources.sandbox(self.settings())
+        executor = self._resources.engine(self.settings())
         sent = [bridge.send(executor, name, value) for name, value in values.items()]
-        self._turns.append(_Turn(None, [Message("user", bridge.variables_text(sent))], sent=tuple(values)))
+        note = Message("user", bridge.variables_text(sent))
+        self._turns.append(_Turn(None, [note], sent=tuple(values), executor=executor.name))
         return sent
 
-    def take(self, name: str) -> object:
-        """The value of the sandbox's variable `name`. Raises as `bridge.take`."""
-        return bridge.take(self._resources.sandbox(self.settings()), name)
+    def take(self, name: str, *, executor: str = "") -> object:
+        """The value of the sandbox's, or another executor's, variable `name`. Raises as `bridge.take`."""
+        return bridge.take(self._resources.engine(self.settings(), executor), name)
 
     def files(self) -> Sequence[FileInfo]:
         """The files in the sandbox's folder."""
-        return self._resources.sandbox(self.settings()).list_files()
+        return self._resources.engine(self.settings()).list_files()
 
     def get_file(self, name: str, destination: Path, *, force: bool = False) -> Path:
         """Copy the sandbox's file `name` to `destination`, a file or a folder; returns where it is.
@@ -229,12 +235,12 @@ class Session:
             destination /= PurePosixPath(name).name
         if not force and os.path.lexists(destination):
             raise UsageError(f"{destination} exists.", hint="Add --force to replace it, or give another name.")
-        self._resources.sandbox(self.settings()).get_file(name, destination)
+        self._resources.engine(self.settings()).get_file(name, destination)
         return destination
 
     def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Install packages in the sandbox; returns what was added, as `name==version`. Raises as `Executor.install`."""
-        return self._resources.sandbox(self.settings()).install(packages)
+        return self._resources.engine(self.settings()).install(packages)
 
     # ---- the model ----------------------------------------------------------------------------------------------
 
@@ -271,24 +277,26 @@ class Session:
         """
         settings = self.settings()
         self._resources.restart(settings)
-        known = sum(len(turn.codes) for turn in self._turns)
+        name = self._resources.engine_name(settings)
+        turns = [turn for turn in self._turns if turn.executor == name]
+        known = sum(len(turn.codes) for turn in turns)
         if not replay:
             return Replay(known)
-        executor = self._resources.named("sandbox", settings)
+        executor = self._resources.named(name, settings)
         sent: dict[str, bool] = {}
         done = 0
         part = Replay(known, asked=True)
-        for turn in self._turns:
-            for name in turn.sent:
-                sent[name] = name in (variables or {})
-                if variables is not None and sent[name]:
-                    bridge.send(executor, name, variables[name])
+        for turn in turns:
+            for variable in turn.sent:
+                sent[variable] = variable in (variables or {})
+                if variables is not None and sent[variable]:
+                    bridge.send(executor, variable, variables[variable])
             part = run_again(executor, turn.codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
             done += part.done
             if part.failure is not None:
                 break
-        names = tuple(name for name, again in sent.items() if again)
-        missing = tuple(name for name, again in sent.items() if not again)
+        names = tuple(variable for variable, again in sent.items() if again)
+        missing = tuple(variable for variable, again in sent.items() if not again)
         return replace(part, known=known, done=done, sent=names, unsent=missing)
 
     def reset(self) -> None:

@@ -89,6 +89,7 @@ _BUDGET = "Budgets; reaching one ends a run, and what it has done so far is kept
 _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull`)"
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
+_JUPYTER = "The executor `remote`: a Jupyter server, Kernel Gateway or Enterprise Gateway"
 _REMOTE = "Remote sandboxes"
 _NOTEBOOK = "The notebook"
 _SHOW = "Messages"
@@ -164,7 +165,9 @@ class Settings:
         None, "seed of the sampling, for answers that can be repeated", section=_LOCAL, low=0, high=2**31
     )
 
-    agent_executor: str = option("sandbox", "sandbox, or local (your own kernel; asks for --yes)", section=_RUN)
+    agent_executor: str = option(
+        "sandbox", "sandbox, remote, an installed plug-in, or local (your own kernel; asks for --yes)", section=_RUN
+    )
     agent_sandbox: Tier = option(
         "bubblewrap",
         "bubblewrap; or landlock, which is weaker, for machines that forbid namespaces (never from a .env)",
@@ -218,6 +221,19 @@ class Settings:
     )
     agent_limit_packages: int = option(
         4_096, "MiB of packages installed for one folder", section=_LIMITS, low=1, high=1_048_576
+    )
+    agent_remote_url: str | None = option(
+        None, "the server's address up to /api: http://host:8888, https://hub/user/NAME", section=_JUPYTER
+    )
+    agent_remote_token: Secret | None = option(None, "the server's token", section=_JUPYTER)
+    agent_remote_kernel: str | None = option(
+        None, "kernel to start, by the name of its specification; unset: the server's default", section=_JUPYTER
+    )
+    agent_remote_kernel_id: str | None = option(
+        None, "id of a running kernel to use instead; it is left running", section=_JUPYTER
+    )
+    agent_remote_env: Secret | None = option(
+        None, "environment variables of the kernel, NAME=VALUE separated by commas", section=_JUPYTER
     )
     scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
     e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)

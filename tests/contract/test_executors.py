@@ -12,8 +12,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from sandbox_agent_magic import cli
 from sandbox_agent_magic.executors.conformance import check
 from sandbox_agent_magic.executors.local import LocalExecutor
+from sandbox_agent_magic.executors.remote import RemoteExecutor, Target
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import ExecutionResult, Executor, OutputHook
+from tests.support.jupyter_servers import jupyter
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -32,6 +34,16 @@ def landlock() -> Executor:
 @pytest.mark.parametrize("make", [LocalExecutor, landlock])
 def test_each_promise_is_kept(make: Callable[[], Executor]) -> None:
     assert [f"{found.name}: {found.detail}" for found in check(make) if not found.ok] == []
+
+
+@pytest.mark.parametrize("kind", ["server", "gateway"])
+def test_a_kernel_far_away_keeps_each_promise_and_leaves_nothing_there(kind: str) -> None:
+    with jupyter(kind) as server:
+        target = Target(server.url, server.token)
+        assert [
+            f"{found.name}: {found.detail}" for found in check(lambda: RemoteExecutor(target)) if not found.ok
+        ] == []
+        assert server.kernels() == []
 
 
 class Careless(LocalExecutor):

@@ -81,7 +81,7 @@ def test_o_of_a_sandbox_cell_takes_variables(shell: InteractiveShell) -> None:
     assert (shell.user_ns["total"], shell.user_ns["name"]) == (5050, "x")
     with pytest.raises(UsageError, match="no variable nothing"):
         sandbox(shell, "1", "-o nothing")
-    with pytest.raises(UsageError, match="only option is -o NAME"):
+    with pytest.raises(UsageError, match="options are -e EXECUTOR and -o NAME"):
         sandbox(shell, "1", "--output total")
 
 

@@ -1,0 +1,167 @@
+"""An executor whose engine may vanish: it is had again, files are sent again, and what worked runs again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from .. import scratch
+from ..errors import KernelDied, WorkspaceError
+from ..types import ExecutionResult, Executor, FileInfo, Output, OutputHook, ProgressHook
+
+_MAX_LOSSES = 1
+"""Of one run; the second one ends it."""
+_KEPT_BYTES = 256 << 20
+"""Of copies of files that are gone from the reader's side by the time they are needed again, all together."""
+
+
+class Recoverable(Executor, Protocol):
+    """An executor that can tell that its engine was lost between two executions."""
+
+    def recover(self) -> bool:
+        """Make sure that there is an engine; True if its variables were lost since the last execution."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    name: str
+    source: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    code: str
+    timeout_s: float
+
+
+class HealingExecutor:
+    """Wraps an executor far away. Whoever made that one hands it over: this one closes it.
+
+    Each `start` begins a new run, in which one loss is healed.
+    """
+
+    def __init__(self, inner: Recoverable) -> None:
+        self.inner = inner
+        self.name = inner.name
+        self.capabilities = inner.capabilities
+        self._done: list[_Sent | _Ran] = []
+        """What brought the engine to its state, in order."""
+        self._losses = 0
+        self._lost = False
+        """The last execution ended with the engine's death: heal before the next."""
+        self._copies: Path | None = None
+        self._mark = -1
+        self._kept = 0
+
+    def start(self) -> None:
+        """As `Executor.start`; a new run begins."""
+        self._losses = 0
+        self.inner.start()
+
+    def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
+        """As `Executor.execute`; an engine that was lost before is healed first, and that is said once.
+
+        Raises:
+            KernelDied: it was lost a second time in this run.
+        """
+        notes: list[Output] = []
+        whole = True
+        if self.inner.recover() or self._lost:
+            self._lost = False
+            text, whole = self._heal()
+            note: Output = {"output_type": "stream", "name": "stderr", "text": text + "\n"}
+            on_output(note)
+            notes.append(note)
+        result = self.inner.execute(code, timeout_s=timeout_s, on_output=on_output)
+        if result.status == "ok":
+            self._done.append(_Ran(code, timeout_s))
+        self._lost = result.state_lost
+        return replace(result, outputs=(*notes, *result.outputs), state_lost=result.state_lost or not whole)
+
+    def _heal(self) -> tuple[str, bool]:
+        """Bring files and variables back: what to say, and whether all of it is there again."""
+        self._losses += 1
+        if self._losses > _MAX_LOSSES:
+            raise KernelDied(
+                f"The {self.name} kernel was lost a second time in this run.",
+                executor=self.name,
+                why="What had worked was run again once, and then it was lost again.",
+                hint="The steps that had finished are kept. Look for what ends it, such as too little memory.",
+            )
+        ran = sum(isinstance(each, _Ran) for each in self._done)
+        begun = f"The {self.name} kernel was lost, and another one took its place"
+        done = 0
+        for each in self._done:
+            if isinstance(each, _Sent):
+                with contextlib.suppress(WorkspaceError):  # the code that needs it says so
+                    self.inner.put_file(each.source, each.name)
+                continue
+            again = self.inner.execute(each.code, timeout_s=each.timeout_s, on_output=lambda _: None)
+            if again.status != "ok":
+                reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
+                return f"{begun}: {done} of {ran} pieces of code ran again, then one failed ({reason}).", False
+            done += 1
+        return f"{begun}: files were sent again, and the {ran} pieces of code that had worked ran again.", True
+
+    def interrupt(self) -> None:
+        """As `Executor.interrupt`."""
+        self.inner.interrupt()
+
+    def restart(self) -> None:
+        """As `Executor.restart`: what was lost on purpose is not brought back."""
+        self._done = [each for each in self._done if isinstance(each, _Sent) and not self._is_copy(each)]
+        self._lost = False
+        self.inner.restart()
+
+    def shutdown(self) -> None:
+        """As `Executor.shutdown`."""
+        self.inner.shutdown()
+        self._done.clear()
+        self._lost = False
+        self._kept = 0
+        copies, self._copies = self._copies, None
+        if copies is not None:
+            scratch.remove(copies)
+        if self._mark >= 0:
+            os.close(self._mark)
+            self._mark = -1
+
+    def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
+        """As `Executor.put_file`."""
+        info = self.inner.put_file(source, name, on_progress=on_progress)
+        if name.startswith("."):
+            self._keep(source, name, info.size)
+        else:
+            self._done.append(_Sent(name, source.absolute()))
+        return info
+
+    def _keep(self, source: Path, name: str, size: int) -> None:
+        """Of a variable's file, which its sender removes: keep a copy."""
+        if self._kept + size > _KEPT_BYTES:
+            return
+        if self._copies is None:
+            self._copies, self._mark = scratch.make("sandbox-bridge")
+        copy = self._copies / str(len(self._done))
+        shutil.copyfile(source, copy)
+        self._kept += size
+        self._done.append(_Sent(name, copy))
+
+    def _is_copy(self, sent: _Sent) -> bool:
+        return self._copies is not None and sent.source.parent == self._copies
+
+    def get_file(self, name: str, destination: Path) -> None:
+        """As `Executor.get_file`."""
+        self.inner.get_file(name, destination)
+
+    def list_files(self) -> Sequence[FileInfo]:
+        """As `Executor.list_files`."""
+        return self.inner.list_files()
+
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
+        """As `Executor.install`."""
+        return self.inner.install(packages)

@@ -1,0 +1,96 @@
+"""The settings of the executor `remote`, checked: no token goes where its owner did not mean it to."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from ...errors import SettingsError
+from ...settings import Settings
+from .server import Target
+
+_URL, _TOKEN, _ENV = "AGENT_REMOTE_URL", "AGENT_REMOTE_TOKEN", "AGENT_REMOTE_ENV"
+_EXAMPLE = "An address looks like http://host:8888 or https://hub/user/NAME."
+
+
+def target_of(settings: Settings) -> Target:
+    """Where code shall run, and as whom.
+
+    Raises:
+        SettingsError: a setting is missing or bad, or the parts come from places that do not belong together.
+    """
+    url = settings.agent_remote_url
+    if url is None:
+        raise SettingsError(
+            "There is no Jupyter server to run code on.",
+            name=_URL,
+            source="default",
+            why=f"{_URL} is not set (looked in the environment and in .env).",
+            hint=f"Set it, and {_TOKEN} in the same place. {_EXAMPLE}",
+        )
+    settings.require_same_source(_TOKEN, _URL)
+    settings.require_same_source(_ENV, _URL)
+    _check_choice(settings)
+    token, variables = settings.agent_remote_token, settings.agent_remote_env
+    return Target(
+        _checked(url, settings.source(_URL)),
+        token.reveal() if token is not None else "",
+        kernel_name=settings.agent_remote_kernel or "",
+        kernel_id=settings.agent_remote_kernel_id or "",
+        environment=_variables(variables.reveal(), settings.source(_ENV)) if variables is not None else (),
+        token_source=settings.source(_TOKEN),
+    )
+
+
+def _check_choice(settings: Settings) -> None:
+    """A folder's .env must not send a model's code to a server of the reader's, which may not isolate it at all."""
+    chosen, where = settings.source("AGENT_EXECUTOR"), settings.source(_URL)
+    if chosen in ("argument", "environment", "default") or chosen == where:
+        return
+    raise SettingsError(
+        f"{chosen} may not choose the server that {_URL} names.",
+        name="AGENT_EXECUTOR",
+        source=chosen,
+        why=f"AGENT_EXECUTOR comes from {chosen}, {_URL} from {where}; a folder's .env must not run code there.",
+        hint="If you mean it, write -e remote, or set both in the same place.",
+    )
+
+
+def _checked(url: str, source: str) -> str:
+    """The address without a slash at its end."""
+    reason = ""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            reason = "it is no http:// or https:// address"
+        elif parts.username or parts.password:
+            reason = "it has a password in it"
+        elif parts.query or parts.fragment:
+            reason = f"it has something after a ? or #; a token belongs into {_TOKEN}"
+    except ValueError:
+        reason = "it is no address"
+    if reason:
+        raise SettingsError(
+            f"{_URL} has a value that is not allowed.",
+            name=_URL,
+            source=source,
+            why=f"From {source}: {reason}.",
+            hint=_EXAMPLE,
+        )
+    return url.rstrip("/").removesuffix("/lab").removesuffix("/tree").removesuffix("/api")
+
+
+def _variables(text: str, source: str) -> tuple[tuple[str, str], ...]:
+    """NAME=VALUE, separated by commas."""
+    found = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, equals, value = part.partition("=")
+        if not equals or not name.isidentifier():
+            raise SettingsError(
+                f"{_ENV} has a value that is not allowed.",
+                name=_ENV,
+                source=source,
+                why=f"From {source}: one of its parts is no NAME=VALUE.",
+                hint="Write NAME=VALUE, and a comma between two.",
+            )
+        found.append((name, value))
+    return tuple(found)
