@@ -91,6 +91,8 @@ class Workspace:
         if uid is not None:
             with _explained(f"Cannot hand {self.path} to the sandbox's user."):
                 os.fchown(self._root, uid, uid)
+            if not self.temporary:  # what an earlier sandbox made there, this one must be able to change
+                self._hand_over(self._root, MAX_DEPTH, self._owner[0], (uid, uid))
 
     def put(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy the host's file `source` into the workspace as `name`, replacing what is there.
@@ -180,7 +182,8 @@ class Workspace:
         if self._root < 0:
             return
         if self._uid is not None and not self.temporary:
-            self._give_back(self._root, MAX_DEPTH)
+            self._hand_over(self._root, MAX_DEPTH, self._uid, self._owner)
+            os.fchown(self._root, *self._owner)
         os.close(self._root)
         self._root = -1
         if self.temporary:
@@ -233,18 +236,21 @@ class Workspace:
                         with _closing(os.open(entry.name, _FOLDER_FLAGS, dir_fd=folder)) as below:
                             yield from self._walk(below, f"{prefix}{entry.name}/", depth - 1)
 
-    def _give_back(self, folder: int, depth: int) -> None:
-        """Hand everything that belongs to the sandbox's user to the folder's owner."""
+    def _hand_over(self, folder: int, depth: int, giver: int, taker: tuple[int, int]) -> None:
+        """Hand everything below the open `folder` that belongs to the user `giver` to another user and group.
+
+        Links are not followed, and a file that has another name too stays as it is: that may lie elsewhere.
+        """
         with contextlib.suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 with contextlib.suppress(OSError):
                     info = entry.stat(follow_symlinks=False)
-                    if info.st_uid == self._uid:
-                        os.chown(entry.name, *self._owner, dir_fd=folder, follow_symlinks=False)
-                    if stat.S_ISDIR(info.st_mode) and depth > 0:
+                    is_folder = stat.S_ISDIR(info.st_mode)
+                    if info.st_uid == giver and (is_folder or info.st_nlink == 1 or giver == self._uid):
+                        os.chown(entry.name, *taker, dir_fd=folder, follow_symlinks=False)
+                    if is_folder and depth > 0:
                         with _closing(os.open(entry.name, _FOLDER_FLAGS, dir_fd=folder)) as below:
-                            self._give_back(below, depth - 1)
-        os.fchown(folder, *self._owner) if os.fstat(folder).st_uid == self._uid else None
+                            self._hand_over(below, depth - 1, giver, taker)
 
 
 def _expand(path: Path) -> Path:

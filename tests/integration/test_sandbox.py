@@ -116,6 +116,25 @@ def big(path: Path) -> Path:
 READ_END = "file = open('big.bin', 'rb'); file.seek(-3, 2); print(file.read(), file.name)"
 
 
+def test_a_later_sandbox_changes_what_an_earlier_one_made_in_the_same_folder(tmp_path: Path) -> None:
+    (tmp_path / "room" / "mine").mkdir(parents=True)
+    (tmp_path / "room" / "mine" / "notes.txt").write_text("a")
+    (tmp_path / "elsewhere").write_text("kept")
+    os.link(tmp_path / "elsewhere", tmp_path / "room" / "link")
+    owner = os.getuid()
+    for expected in ("x", "xx"):
+        executor = SandboxExecutor(workspace=tmp_path / "room")
+        try:
+            run(executor, "for name in ('made', 'mine/notes.txt'): open(name, 'a').write('x')")
+            assert text(run(executor, "print(open('made').read(), open('mine/notes.txt').read())")) == (
+                f"{expected} a{expected}"
+            )
+            assert (tmp_path / "elsewhere").stat().st_uid == owner
+        finally:
+            executor.shutdown()
+        assert {path.stat().st_uid for path in (tmp_path / "room").rglob("*")} == {owner}
+
+
 def test_a_big_file_is_shown_read_only_instead_of_copied(tmp_path: Path) -> None:
     (tmp_path / "room").mkdir()
     executor = SandboxExecutor(workspace=tmp_path / "room")
