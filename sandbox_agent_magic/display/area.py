@@ -61,22 +61,23 @@ class NotebookDisplay:
             self._ended = True
         self._ticker.stop()
 
-    def _tick(self) -> None:
+    def _tick(self) -> bool:
         with self._lock:
-            if not self._ended:
-                self._draw()
+            return not self._ended and self._draw()
 
-    def _draw(self) -> None:
+    def _draw(self) -> bool:
+        """Show what there is now, unless that is shown already."""
         view = self._view
         status, tail, news = view.status, view.tail, self._news
         html = working(status, view.steps, tail, news=news)
         if html == self._drawn:
-            return
+            return False
         self._drawn, self._news = html, False
         self._update(
             {"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()},
             {RUN_METADATA: {"status": "running"}},
         )
+        return True
 
     def _end(self, line: str, status: RunStatus) -> None:
         self._ended = True

@@ -139,17 +139,19 @@ class TextDisplay:
 
     # ---- the live line ------------------------------------------------------------------------------------------
 
-    def _tick(self) -> None:
+    def _tick(self) -> bool:
         with self._lock:
             if self._ended or self._open_line:
-                return
+                return False
             status = strip_colours(self._view.status).replace("\n", " ")
             width = shutil.get_terminal_size().columns - 1
             line = f"[{status}]"[:width]
-            if line != self._live_line:
-                self._live_line = line
-                self._out.write(ERASE + line)
-                self._out.flush()
+            if line == self._live_line:
+                return False
+            self._live_line = line
+            self._out.write(ERASE + line)
+            self._out.flush()
+            return True
 
     def _erase_live_line(self) -> None:
         if self._live_line:

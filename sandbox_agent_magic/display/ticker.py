@@ -11,12 +11,12 @@ class Ticker:
     """Calls `draw` in a thread of its own: soon after each `wake`, and regularly.
 
     Args:
-        draw: called without arguments; never twice at once.
+        draw: called without arguments, never twice at once; says whether it has shown something.
         least_s: seconds between two calls, at least.
         most_s: seconds between two calls, at most.
     """
 
-    def __init__(self, draw: Callable[[], None], *, least_s: float, most_s: float) -> None:
+    def __init__(self, draw: Callable[[], bool], *, least_s: float, most_s: float) -> None:
         self._draw = draw
         self._least_s = least_s
         self._most_s = most_s
@@ -40,8 +40,10 @@ class Ticker:
         self._wake.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._least_s):
+        drawn = True
+        while not (drawn and self._stop.wait(self._least_s)):
             self._wake.wait(self._most_s - self._least_s)
             self._wake.clear()
-            if not self._stop.is_set():
-                self._draw()
+            if self._stop.is_set():
+                return
+            drawn = self._draw()  # a look that changed nothing must not keep the next event waiting
