@@ -91,8 +91,14 @@ def test_what_the_reader_reads_further_down_stays_where_it_is(any_server: Server
     page.wait_for(lambda: page.is_running(1))
     name = page.cells()[20].id
     where = "return Math.round(content.widgets.find(w => w.model.id === argument).node.getBoundingClientRect().top)"
-    page.evaluate("content.widgets[20].node.scrollIntoView()")
-    time.sleep(1)
+
+    def is_in_view() -> bool:
+        """Scroll there; the page may still be on its way to the cell that has just been run."""
+        page.evaluate("content.widgets[20].node.scrollIntoView()")
+        time.sleep(1)
+        return 0 <= page.evaluate(where, name) < 700
+
+    page.wait_for(is_in_view)
     before = page.evaluate(where, name)
     for count, file in enumerate(("one", "two"), 33):
         page.touch(file)
