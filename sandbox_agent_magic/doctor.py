@@ -140,7 +140,6 @@ def _provider(settings: Settings) -> Check:
 
 def _call(settings: Settings) -> Check:
     """One real request, as small as can be, entered into the book of costs as any other."""
-    from .folders import data_dir
     from .ledger import Entry, Ledger
     from .providers import create
     from .types import Message, ModelRequest, no_text
@@ -162,7 +161,7 @@ def _call(settings: Settings) -> Check:
     finally:
         provider.close()
     usage = reply.usage
-    Ledger(data_dir() / "ledger.sqlite3").enter(Entry("sandbox-agent doctor", "", provider.name, provider.model, usage))
+    Ledger.of_user().enter(Entry("sandbox-agent doctor", "", provider.name, provider.model, usage))
     cost = f"${usage.cost_usd:.6f}" if usage.cost_usd is not None else "cost unknown"
     said = " ".join(reply.text.split())[:40]
     return Check(

@@ -48,13 +48,26 @@ def data_dir() -> Path:
 
     XDG_DATA_HOME or ~/.local/share, ~/Library/Application Support, %LOCALAPPDATA%.
     """
+    return _user_folder("XDG_DATA_HOME", ".local/share", mac="Application Support")
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of this package; it need not exist yet.
+
+    XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, %LOCALAPPDATA%.
+    """
+    return _user_folder("XDG_CACHE_HOME", ".cache", mac="Caches")
+
+
+def _user_folder(variable: str, usual: str, *, mac: str) -> Path:
+    """A few lines, so no dependency is taken for them: platformdirs comes by way of others only, and may stop to."""
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
+        base = Path.home() / "Library" / mac
     else:
-        named = os.environ.get("XDG_DATA_HOME", "")
-        base = Path(named) if named.startswith("/") else Path.home() / ".local" / "share"  # relative ones do not count
+        named = os.environ.get(variable, "")
+        base = Path(named) if named.startswith("/") else Path.home() / usual  # the standard ignores relative ones
     return base / "sandbox_agent_magic"
 
 

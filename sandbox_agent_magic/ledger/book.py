@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, Self, TypeAlias, get_args
 
+from ..folders import data_dir
 from ..types import Usage
 
 By: TypeAlias = Literal["cell", "model", "notebook", "day"]
@@ -125,6 +126,11 @@ class Ledger:
         self._warn = warn
         self._warned = False
         self._unwritten: list[Entry] = []
+
+    @classmethod
+    def of_user(cls) -> Self:
+        """The one that all notebooks of this user share."""
+        return cls(data_dir() / "ledger.sqlite3")
 
     def enter(self, entry: Entry) -> None:
         """Add one request. Never raises."""

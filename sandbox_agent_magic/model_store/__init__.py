@@ -2,13 +2,12 @@
 
 from .catalogue import ModelInfo, Part
 from .fetch import ProgressHook, pull
-from .places import cache_dir, installed, is_present, known, remove, resolve
+from .places import installed, is_present, known, remove, resolve
 
 __all__ = [
     "ModelInfo",
     "Part",
     "ProgressHook",
-    "cache_dir",
     "installed",
     "is_present",
     "known",

@@ -2,28 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 from ..errors import ModelStoreError
+from ..folders import cache_dir
 from .catalogue import MODELS, ModelInfo
-
-
-def cache_dir() -> Path:
-    """The user's cache folder of this package; it need not exist yet.
-
-    XDG_CACHE_HOME or ~/.cache, ~/Library/Caches, %LOCALAPPDATA%: three lines, so no dependency is taken for them
-    (platformdirs comes only by way of another package, and may stop to).
-    """
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        named = os.environ.get("XDG_CACHE_HOME", "")
-        base = Path(named) if named.startswith("/") else Path.home() / ".cache"  # the standard ignores relative ones
-    return base / "sandbox_agent_magic"
 
 
 def models_dir() -> Path:

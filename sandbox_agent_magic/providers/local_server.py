@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import MissingDependencyError, ProviderUnavailable
-from ..model_store import cache_dir
+from ..folders import cache_dir
 from ..model_store.locks import FileLock
 from . import local_child
 

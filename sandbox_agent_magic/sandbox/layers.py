@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..folders import cache_dir
 from . import usage
 
 _SUFFIX = ".json"
@@ -152,6 +153,4 @@ def kept() -> Iterator[KeptLayer]:
 
 
 def _home() -> Path:
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(named) if named.startswith("/") else Path(os.path.expanduser("~/.cache"))
-    return cache / "sandbox_agent_magic" / "packages"
+    return cache_dir() / "packages"

@@ -14,7 +14,6 @@ from .. import bridge, context
 from ..agent import Agent, Replay
 from ..agent import replay as run_again
 from ..errors import UsageError
-from ..folders import data_dir
 from ..ledger import Entry, Ledger
 from ..notebook.cells import CellPlan
 from ..outputs import cap_text
@@ -78,7 +77,7 @@ class Session:
         folder = Path(workspace) if workspace is not None else None
         self._resources = Resources(workspace=folder, notebook=notebook)
         self._turns: list[_Turn] = []
-        self.ledger = Ledger(data_dir() / "ledger.sqlite3")
+        self.ledger = Ledger.of_user()
         """What requests cost, in all notebooks."""
         self.notebook_name = str(notebook) if notebook is not None else f"session {secrets.token_hex(4)}"
         """Under which this session's costs are entered."""
