@@ -15,7 +15,6 @@ from .settings import TIERS, Settings
 
 if TYPE_CHECKING:
     from .session import Session
-    from .types import Executor
 
 
 _CALL_TOKENS = 64
@@ -53,6 +52,7 @@ def conformance(settings: Settings, name: str) -> Iterator[Check]:
     """
     from .executors import create
     from .executors.conformance import check
+    from .executors.wrapping import unwrapped
     from .sandbox import SandboxLimits
     from .settings import sandbox_tier
 
@@ -60,15 +60,9 @@ def conformance(settings: Settings, name: str) -> Iterator[Check]:
     create(
         name, limits=limits, tier=tier, settings=settings
     ).shutdown()  # what is wrong with the name or the settings is said at once
-    for found in check(lambda: _plain(create(name, limits=limits, tier=tier, settings=settings))):
+    # Unwrapped: one that heals gives variables back that a promise says are gone.
+    for found in check(lambda: unwrapped(create(name, limits=limits, tier=tier, settings=settings))):
         yield Check(f"{found.name} ({found.duration_s:.1f} s)", found.ok, found.detail)
-
-
-def _plain(executor: Executor) -> Executor:
-    """The executor itself: one that heals gives variables back that a promise says are gone."""
-    from .executors.healing import HealingExecutor
-
-    return executor.inner if isinstance(executor, HealingExecutor) else executor
 
 
 def config_text(settings: Settings) -> str:

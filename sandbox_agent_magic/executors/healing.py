@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +12,7 @@ from typing import Protocol
 from .. import scratch
 from ..errors import KernelDied, WorkspaceError
 from ..types import ExecutionResult, Executor, FileInfo, Output, OutputHook, ProgressHook
+from .wrapping import WrappingExecutor
 
 _MAX_LOSSES = 1
 """Of one run; the second one ends it."""
@@ -39,16 +39,14 @@ class _Ran:
     timeout_s: float
 
 
-class HealingExecutor:
-    """Wraps an executor far away. Whoever made that one hands it over: this one closes it.
+class HealingExecutor(WrappingExecutor[Recoverable]):
+    """Wraps an executor far away.
 
     Each `start` begins a new run, in which one loss is healed.
     """
 
     def __init__(self, inner: Recoverable) -> None:
-        self.inner = inner
-        self.name = inner.name
-        self.capabilities = inner.capabilities
+        super().__init__(inner)
         self._done: list[_Sent | _Ran] = []
         """What brought the engine to its state, in order."""
         self._losses = 0
@@ -108,10 +106,6 @@ class HealingExecutor:
             done += 1
         return f"{begun}: files were sent again, and the {ran} pieces of code that had worked ran again.", True
 
-    def interrupt(self) -> None:
-        """As `Executor.interrupt`."""
-        self.inner.interrupt()
-
     def restart(self) -> None:
         """As `Executor.restart`: what was lost on purpose is not brought back."""
         self._done = [each for each in self._done if isinstance(each, _Sent) and not self._is_copy(each)]
@@ -153,15 +147,3 @@ class HealingExecutor:
 
     def _is_copy(self, sent: _Sent) -> bool:
         return self._copies is not None and sent.source.parent == self._copies
-
-    def get_file(self, name: str, destination: Path) -> None:
-        """As `Executor.get_file`."""
-        self.inner.get_file(name, destination)
-
-    def list_files(self) -> Sequence[FileInfo]:
-        """As `Executor.list_files`."""
-        return self.inner.list_files()
-
-    def install(self, packages: Sequence[str]) -> Sequence[str]:
-        """As `Executor.install`."""
-        return self.inner.install(packages)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ..errors import ExecutorError
 from ..sandbox import distribution_of, missing_module
-from ..types import ExecutionResult, Executor, FileInfo, Output, OutputHook, ProgressHook
+from ..types import ExecutionResult, Executor, FileInfo, Output, OutputHook
+from .wrapping import WrappingExecutor
 
 _MAX_PER_STEP = 4
 _MAX_PER_SESSION = 30
 
 
-class InstallingExecutor:
-    """Wraps an executor that can install. Whoever made that one hands it over: this one closes it.
+class InstallingExecutor(WrappingExecutor[Executor]):
+    """Wraps an executor that can install.
 
     Args:
         inner: where the code runs.
@@ -23,10 +22,8 @@ class InstallingExecutor:
     """
 
     def __init__(self, inner: Executor, *, automatic: bool = True) -> None:
-        self.inner = inner
+        super().__init__(inner)
         self.automatic = automatic
-        self.name = inner.name
-        self.capabilities = inner.capabilities
         self._tried: set[str] = set()
 
     def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
@@ -85,37 +82,3 @@ class InstallingExecutor:
         if not added:
             return False, f"{name} is installed, but brings no module {module}. Use another way."
         return True, f"{module} was missing: installed {', '.join(added)} in the sandbox. The step runs again."
-
-    # ---- the rest is the inner one's ----------------------------------------------------------------------------
-
-    def start(self) -> None:
-        """As `Executor.start`."""
-        self.inner.start()
-
-    def interrupt(self) -> None:
-        """As `Executor.interrupt`."""
-        self.inner.interrupt()
-
-    def restart(self) -> None:
-        """As `Executor.restart`."""
-        self.inner.restart()
-
-    def shutdown(self) -> None:
-        """As `Executor.shutdown`."""
-        self.inner.shutdown()
-
-    def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
-        """As `Executor.put_file`."""
-        return self.inner.put_file(source, name, on_progress=on_progress)
-
-    def get_file(self, name: str, destination: Path) -> None:
-        """As `Executor.get_file`."""
-        self.inner.get_file(name, destination)
-
-    def list_files(self) -> Sequence[FileInfo]:
-        """As `Executor.list_files`."""
-        return self.inner.list_files()
-
-    def install(self, packages: Sequence[str]) -> Sequence[str]:
-        """As `Executor.install`."""
-        return self.inner.install(packages)

@@ -12,8 +12,8 @@ from .. import folders
 from ..errors import UsageError
 from ..executors import create as create_executor
 from ..executors import set_limits
-from ..executors.healing import HealingExecutor
 from ..executors.installing import InstallingExecutor
+from ..executors.wrapping import unwrapped
 from ..providers import create as create_provider
 from ..sandbox import SandboxLimits
 from ..settings import Settings, sandbox_tier
@@ -130,7 +130,7 @@ class Resources:
 
     def trust(self, executor: Executor, trusted: bool) -> None:
         """Whether `executor`'s rich output passes uncleaned, if it is cleaned at all."""
-        inner = executor.inner if isinstance(executor, (InstallingExecutor, HealingExecutor)) else executor
+        inner = unwrapped(executor)
         if isinstance(inner, _Cleaning):
             inner.trust_output = trusted
 
@@ -154,8 +154,7 @@ class Resources:
         """Start the engine afresh, if it was started, with the limits that hold now."""
         executor = self.executors.get(self.engine_name(settings))
         if executor is not None:
-            inner = executor.inner if isinstance(executor, InstallingExecutor) else executor
-            set_limits(inner, SandboxLimits.of(settings))
+            set_limits(unwrapped(executor), SandboxLimits.of(settings))
             executor.restart()
 
     def end_executors(self) -> None:
