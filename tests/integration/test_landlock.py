@@ -22,7 +22,7 @@ from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.sandbox import Attempt, check, landlock, refusal
 from sandbox_agent_magic.sandbox.limits import MIB, SandboxLimits, tasks_of
 from tests.support.ordinary_user import UID, ordinary_user
-from tests.support.sandbox import attempt, run, text
+from tests.support.sandbox import assert_ends_with_its_host, attempt, run, text
 
 pytestmark = [
     pytest.mark.integration,
@@ -200,18 +200,7 @@ print(*ours.communicate()[0].split(), sum(name.isdigit() for name in os.listdir(
 
 
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    try:
-        assert parent.stdout.readline() == "ok\n"
-        inside = psutil.Process(parent.pid).children(recursive=True)
-        assert len(inside) >= 3
-        parent.kill()
-        assert not psutil.wait_procs(inside, timeout=5)[1]
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
+    assert_ends_with_its_host(PARENT, least=3)
 
 
 def test_code_that_forks_without_end_is_ended_with_the_sandbox() -> None:

@@ -17,7 +17,7 @@ from sandbox_agent_magic.errors import WorkspaceError
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import Output
 from tests.support.ordinary_user import ordinary_user
-from tests.support.sandbox import attempt, run, text
+from tests.support.sandbox import assert_ends_with_its_host, attempt, run, text
 
 pytestmark = pytest.mark.integration
 
@@ -329,19 +329,7 @@ time.sleep(600)
 
 
 def test_nothing_survives_when_the_host_process_is_killed() -> None:
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    try:
-        assert parent.stdout.readline() == "ok\n"
-        inside = psutil.Process(parent.pid).children(recursive=True)
-        assert len(inside) >= 4
-        parent.kill()
-        _gone, alive = psutil.wait_procs(inside, timeout=5)
-        assert not alive
-    finally:
-        parent.kill()
-        parent.wait()
-        parent.stdout.close()
+    assert_ends_with_its_host(PARENT, least=4)
 
 
 def test_folders_of_a_killed_host_process_are_removed_by_the_next_start_and_no_others(tmp_path: Path) -> None:
