@@ -99,7 +99,7 @@ constraints:  ## Renew constraints.txt: the newest versions that fit, with hashe
 	@echo "==> constraints.txt (Python 3.11 and newer, all platforms)"
 	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
 	@env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
-		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml --extra local --extra remote --extra dev --upgrade --universal --python-version 3.11 \
+		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml --extra local --extra remote --extra e2b --extra dev --upgrade --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o constraints.new
 	@{ echo "# Everything that runs, checks and tests this package. Made by 'make constraints'; do not edit."; \
 		cat constraints.new; } > constraints.txt && rm constraints.new
