@@ -14,6 +14,7 @@ from pathlib import Path
 from ...errors import ExecutorError, MissingDependencyError, WorkspaceError
 from ...outputs import OutputCollector, OutputLimits, mib
 from ...types import Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, OutputHook, ProgressHook
+from ..engines import EngineInfo
 from ..execution import Execution
 from ..names import inside as inside_name
 from .kernel import Outcome, RemoteKernel
@@ -124,6 +125,14 @@ class RemoteExecutor:
         self._kernel.close()
         self._spoiled = False
         _alive.discard(self)
+
+    def engines(self) -> Sequence[EngineInfo]:
+        """As `ListsEngines.engines`: the kernel, as far as is known here."""
+        kernel = self._kernel
+        if not kernel.folder:
+            return ()
+        note = "was there before, and stays" if kernel.borrowed else ""
+        return [EngineInfo(self.name, kernel.kernel_id, kernel.server.target.shown, kernel.started, note)]
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy a file into the kernel's folder, in pieces through the kernel: what has no contents API works too."""
