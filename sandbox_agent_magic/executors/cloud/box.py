@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -45,6 +47,7 @@ class CloudBox:
         """Where code works, as the sandbox knows it."""
         self.lost = False
         """Its variables are gone, and nobody has been told."""
+        self.started: datetime | None = None
         self._connected = False
         self._generation = ""
         self._pid = 0
@@ -191,7 +194,8 @@ class CloudBox:
         self.lost = self.lost or bool(self._generation)
         try:
             if not self.sandbox_id:
-                self.sandbox_id = bounded(self.engine.create, START_S)
+                self.sandbox_id = self._created()
+                self.started = datetime.now(UTC)
             elif not self._connected:
                 bounded(lambda: self.engine.connect(self.sandbox_id), START_S)
             self._connected = True
@@ -200,6 +204,23 @@ class CloudBox:
             self._install()
         except CloudFailure as failure:
             raise self.error(failure) from None
+
+    def _created(self) -> str:
+        """A new sandbox. One that comes after it was given up is ended: it would cost, and nobody would know of it."""
+        given_up = threading.Event()
+
+        def create() -> str:
+            made = self.engine.create()
+            if given_up.is_set():
+                self.engine.kill(made)
+            return made
+
+        call = Call(create)
+        try:
+            return call.result(START_S)
+        except BaseException:
+            given_up.set()
+            raise
 
     def _install(self) -> None:
         """Send the far end. Raises CloudFailure, ExecutorError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import BinaryIO, Literal, Protocol, TypeAlias
 
 from ...types import OutputHook
@@ -71,8 +72,8 @@ class CloudSandbox:
     """A sandbox that the account has."""
 
     sandbox_id: str
-    started: str = ""
-    """When, ISO 8601; empty if nobody says."""
+    started: datetime | None = None
+    """With a time zone; None where nobody says."""
     ours: bool = False
     """It was made by this package, in whatever notebook."""
 

@@ -217,33 +217,48 @@ class CloudExecutor:
     ) -> tuple[ExecutionStatus, ErrorInfo | None, Sequence[FileInfo]]:
         """Run the code; what became of it, and the files that it changed. Brings the context back to order."""
         run = self._run = self.box.begin(code, timeout_s + _GRACE_S + _MARGIN_S)
-        failure: CloudFailure | None = None
         outcome = self._follow(run, collector, time.monotonic() + timeout_s)
-        error: ErrorInfo | None = None
-        if outcome != "done":
-            error = self._stopped(outcome, timeout_s)
-            self._interrupt_and_wait(run, collector if outcome == "late" else None, _GRACE_S)
-            if self._spoiled:
-                self._spoiled = False
-                self.box.restart()
-                return ("timeout" if outcome == "late" else "error"), error, ()
-        else:
+        if outcome == "done":
             self._spoiled = False
             try:
                 run.finish()
-            except CloudFailure as problem:
-                failure = problem
-        changed: list[object] | None = None
-        if failure is None:
+            except CloudFailure as failure:
+                return self._failed(failure)
+            changed = self._changes()
+            if changed is None:
+                return "died", self._death(None), ()
+            return ("error" if run.failed else "ok"), None, changed
+        status: ExecutionStatus = "timeout" if outcome == "late" else "error"
+        error = self._stopped(outcome, timeout_s)
+        self._interrupt_and_wait(run, collector if outcome == "late" else None, _GRACE_S)
+        if not self._spoiled:
+            changed = self._changes()
+            if changed is not None:
+                return status, error, changed
+        self._spoiled = False
+        self.box.restart()
+        return status, error, ()
+
+    def _failed(self, failure: CloudFailure) -> tuple[ExecutionStatus, ErrorInfo, Sequence[FileInfo]]:
+        """The run ended with the connection, not with the code: whether the context is still there, and usable."""
+        self.box.engine.disconnect()
+        if failure.kind != "gone":
             try:
-                changed = self.box.changes()
-            except CloudFailure as problem:
-                failure = problem
-        if changed is None:
-            return "died", self._death(failure), ()
-        if error is not None:
-            return ("timeout" if outcome == "late" else "error"), error, file_infos(changed)
-        return ("error" if run.failed else "ok"), None, file_infos(changed)
+                self.box.interrupt()  # the code may go on over there
+            except CloudFailure as worse:
+                return "died", self._death(worse), ()
+            changed = self._changes()
+            if changed is not None:
+                return "error", self._connection_lost(failure), changed
+        return "died", self._death(failure), ()
+
+    def _changes(self) -> Sequence[FileInfo] | None:
+        """Files that the code changed; None if its context does not answer."""
+        try:
+            changed = self.box.changes()
+        except CloudFailure:
+            return None
+        return file_infos(changed) if changed is not None else None
 
     def _follow(self, run: Run, collector: OutputCollector | None, deadline: float) -> Outcome:
         """Take outputs until the run has ended, or the deadline passed, or they are too many."""
@@ -288,6 +303,9 @@ class CloudExecutor:
             return ErrorInfo("SandboxLost", f"The sandbox at {title} ended while the code ran.")
         if failure is None:
             return ErrorInfo("KernelDied", f"The kernel in the {title} sandbox ended while the code ran.")
+        return self._connection_lost(failure)
+
+    def _connection_lost(self, failure: CloudFailure) -> ErrorInfo:
         error = self.box.error(failure)
         return ErrorInfo("ConnectionLost", " ".join(filter(None, (error.message, error.why))))
 

@@ -33,6 +33,10 @@ class Call(Generic[T]):
     def _work(self) -> None:
         try:
             self._value.append(self._function())
+        except CloudFailure as failure:
+            # Without the SDK's exception behind it, whose frames hold the key.
+            failure.__context__ = failure.__cause__ = None
+            self._failure = failure.with_traceback(None)
         except BaseException as failure:  # carried to whoever waits
             self._failure = failure
         finally:
