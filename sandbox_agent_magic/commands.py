@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +65,25 @@ def install(session: Session, words: Sequence[str], variables: MutableMapping[st
     return f"installed in the sandbox: {', '.join(added)}" if added else "all of it is there already"
 
 
+def sandboxes(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent sandboxes`: what runs code for this notebook now, and where."""
+    from .outputs import clean_text
+
+    if words:
+        raise UsageError("%agent sandboxes takes no arguments.")
+    rows = [
+        (info.executor, info.id, info.place, _since(info.started), info.note or "ends with this kernel")
+        for info in session.sandboxes()
+    ]
+    if not rows:
+        return "Nothing is running: the first code starts what it needs."
+    table = [("executor", "id", "where", "running for", ""), *rows]
+    cells = [[clean_text(cell).replace("\n", " ") for cell in row] for row in table]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)) for row in cells)
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def models(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
     """`%agent models [-p PROVIDER]`: the names of the models that the server offers; the current one is marked."""
     if words and (len(words) != 2 or words[0] not in ("-p", "--provider")):
@@ -98,6 +118,7 @@ COMMANDS: dict[str, Callable[[Session, Sequence[str], MutableMapping[str, object
     "get": get,
     "files": files,
     "install": install,
+    "sandboxes": sandboxes,
     "models": models,
     "cost": cost,
 }
@@ -117,6 +138,14 @@ def new_files_text(found: Iterable[FileInfo], folder: Path | None) -> str:
 def kind_of(name: str) -> str:
     """What a file seems to be by its name; nothing is opened."""
     return mimetypes.guess_type(name)[0] or Path(name).suffix.lstrip(".") or "-"
+
+
+def _since(started: datetime | None) -> str:
+    """How long ago that was, in minutes and seconds."""
+    if started is None:
+        return "-"
+    minutes, seconds = divmod(max(0, round((datetime.now(UTC) - started).total_seconds())), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def _relative(folder: Path) -> Path:

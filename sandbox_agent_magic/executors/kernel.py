@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from ..errors import ExecutorError, KernelDied
 from ..outputs import OutputCollector, OutputLimits, mib
@@ -45,6 +46,8 @@ class Kernel:
         self.limits = limits or OutputLimits()
         self._breach = breach
         self._process: KernelProcess | None = None
+        self.started: datetime | None = None
+        """When the process was started that runs now."""
         self._connection: Connection | None = None
         self._worked = False
         """A kernel has answered: from now on a failing start is a death."""
@@ -56,7 +59,12 @@ class Kernel:
     def start(self) -> None:
         """Begin to start, unless that has happened."""
         if self._process is None:
-            self._process = self._launch()
+            self._begin()
+
+    @property
+    def process(self) -> KernelProcess | None:
+        """What was started and has not ended yet."""
+        return self._process if self._process is not None and self._process.poll() is None else None
 
     def interrupt(self) -> None:
         """Interrupt the code that runs, if any."""
@@ -125,6 +133,13 @@ class Kernel:
             state_lost=lost,
         )
 
+    def _begin(self) -> KernelProcess:
+        """The process, started if need be."""
+        if self._process is None:
+            self._process = self._launch()
+            self.started = datetime.now(UTC)
+        return self._process
+
     def _connect(self, deadline: float) -> Connection:
         """A kernel that answers.
 
@@ -138,7 +153,7 @@ class Kernel:
         elif connection is not None:
             return connection
         try:
-            process = self._process = self._process or self._launch()
+            process = self._begin()
             self._connection = Connection.open(process, deadline, self.limits)
             self._worked = True
             return self._connection

@@ -28,6 +28,7 @@ from ..sandbox import (
 )
 from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHook, ProgressHook
 from ..workspace import Snapshot, Workspace
+from .engines import EngineInfo
 from .kernel import Kernel
 
 SHOWN_BYTES = 100 << 20
@@ -135,6 +136,13 @@ class SandboxExecutor:
         if layer is not None:
             layer.close()
         _alive.discard(self)
+
+    def engines(self) -> Sequence[EngineInfo]:
+        """As `ListsEngines.engines`."""
+        process = self._kernel.process
+        if not isinstance(process, SandboxProcess):
+            return ()
+        return [EngineInfo(self.name, f"process {process.pid}", str(self.workspace.path), self._kernel.started)]
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy a file of the reader into the workspace as `name`.

@@ -117,7 +117,8 @@ class AgentMagics(Magics):
 
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
-        `%agent models [-p NAME]` lists a server's models, `%agent cost [--by cell|model|notebook|day]` sums costs.
+        `%agent sandboxes` lists what runs code now, `%agent models [-p NAME]` a server's models; `%agent cost [--by
+        cell|model|notebook|day]` sums costs.
         """
         from ..commands import COMMANDS
 

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
 from .. import bridge, context
-from ..agent import Agent, Replay
-from ..agent import replay as run_again
+from ..agent import Agent
 from ..errors import UsageError
 from ..ledger import Entry, Ledger
 from ..notebook.cells import CellPlan
 from ..outputs import cap_text
 from ..prompts import result_text
 from ..providers import cost_of
-from ..settings import Settings, load, trusts_output
+from ..settings import Settings, trusts_output
 from ..types import (
     CellWriter,
     ExecutionResult,
     Executor,
-    FileInfo,
     Message,
     OutputHook,
     Provider,
@@ -33,7 +29,8 @@ from ..types import (
     Usage,
 )
 from .budget import BudgetGate
-from .resources import CopyHook, Resources
+from .engines import EngineVerbs, Turn
+from .resources import Resources
 from .run import Emitter, Watcher, limits_of
 
 _SHORT_NAMES = {"provider": "agent_provider", "executor": "agent_executor", "timeout": "agent_cell_timeout"}
@@ -41,21 +38,7 @@ _NOTE_BYTES = 800
 """Of a cell that the reader ran in the sandbox: enough for the model to know what exists."""
 
 
-@dataclass(slots=True)
-class _Turn:
-    """What one cell added to the conversation."""
-
-    cell_id: str | None
-    messages: list[Message] = field(default_factory=list)
-    codes: list[str] = field(default_factory=list)
-    """What ran well, for a replay."""
-    sent: tuple[str, ...] = ()
-    """Names of the reader's variables that were sent before it."""
-    executor: str = "sandbox"
-    """Where the codes ran."""
-
-
-class Session:
+class Session(EngineVerbs):
     """One conversation with its sandbox. A context manager; close it when done.
 
     Args:
@@ -76,7 +59,7 @@ class Session:
         self._arguments = {_SHORT_NAMES.get(name, name): value for name, value in settings.items()}
         folder = Path(workspace) if workspace is not None else None
         self._resources = Resources(workspace=folder, notebook=notebook)
-        self._turns: list[_Turn] = []
+        self._turns: list[Turn] = []
         self.ledger = Ledger.of_user()
         """What requests cost, in all notebooks."""
         self.notebook_name = str(notebook) if notebook is not None else f"session {secrets.token_hex(4)}"
@@ -86,11 +69,6 @@ class Session:
         self.usage = Usage()
         """Of all runs of this session."""
         self.settings()
-
-    def settings(self, overrides: Mapping[str, object] | None = None) -> Settings:
-        """The settings as they are now; the `.env` is read again."""
-        given = {name: value for name, value in (overrides or {}).items() if value is not None}
-        return load({**self._arguments, **given})
 
     # ---- the main job -------------------------------------------------------------------------------------------
 
@@ -163,7 +141,7 @@ class Session:
             prompt = self._announce(request, files, executor, settings)
             result = agent.run(prompt, conversation, emit=emit, gate=gate, run_id=run_id)
         finally:
-            turn = _Turn(request.cell_id, conversation[known:], emit.codes, tuple(request.variables), executor.name)
+            turn = Turn(request.cell_id, conversation[known:], emit.codes, tuple(request.variables), executor.name)
             self._turns.append(turn)
             if watcher is not None:
                 watcher.close()
@@ -186,7 +164,7 @@ class Session:
         note += f"Output:\n{result_text(result, max_bytes=_NOTE_BYTES)}"
         self._forget(cell_id)
         codes = [code] if result.status == "ok" else []
-        self._turns.append(_Turn(cell_id, [Message("user", note)], codes, executor=engine.name))
+        self._turns.append(Turn(cell_id, [Message("user", note)], codes, executor=engine.name))
         return result
 
     def _gate(self, settings: Settings, provider: Provider, cell: str) -> BudgetGate:
@@ -197,49 +175,6 @@ class Session:
 
         price = partial(cost_of, provider)
         return BudgetGate(settings, self.ledger, price=price, entry=entry, notebook=self.notebook_name)
-
-    # ---- over the border ----------------------------------------------------------------------------------------
-
-    def send(self, values: Mapping[str, object]) -> list[bridge.SentVariable]:
-        """Put `values` into the sandbox as variables, and let the model know their names, types and shapes.
-
-        Raises:
-            UsageError: a value cannot cross.
-            MissingDependencyError: pyarrow is missing.
-            ExecutorError: the sandbox did not take one.
-        """
-        executor = self._resources.engine(self.settings())
-        sent = [bridge.send(executor, name, value) for name, value in values.items()]
-        note = Message("user", bridge.variables_text(sent))
-        self._turns.append(_Turn(None, [note], sent=tuple(values), executor=executor.name))
-        return sent
-
-    def take(self, name: str, *, executor: str = "") -> object:
-        """The value of the sandbox's, or another executor's, variable `name`. Raises as `bridge.take`."""
-        return bridge.take(self._resources.engine(self.settings(), executor), name)
-
-    def files(self) -> Sequence[FileInfo]:
-        """The files in the sandbox's folder."""
-        return self._resources.engine(self.settings()).list_files()
-
-    def get_file(self, name: str, destination: Path, *, force: bool = False) -> Path:
-        """Copy the sandbox's file `name` to `destination`, a file or a folder; returns where it is.
-
-        Raises:
-            UsageError: there is a file already, and no `force`.
-            WorkspaceError: there is no such file, or it cannot be copied.
-        """
-        destination = destination.expanduser()
-        if destination.is_dir():
-            destination /= PurePosixPath(name).name
-        if not force and os.path.lexists(destination):
-            raise UsageError(f"{destination} exists.", hint="Add --force to replace it, or give another name.")
-        self._resources.engine(self.settings()).get_file(name, destination)
-        return destination
-
-    def install(self, packages: Sequence[str]) -> Sequence[str]:
-        """Install packages in the sandbox; returns what was added, as `name==version`. Raises as `Executor.install`."""
-        return self._resources.engine(self.settings()).install(packages)
 
     # ---- the model ----------------------------------------------------------------------------------------------
 
@@ -255,48 +190,6 @@ class Session:
         return provider, provider.models()
 
     # ---- life ---------------------------------------------------------------------------------------------------
-
-    def restart(
-        self,
-        *,
-        replay: bool = False,
-        variables: Mapping[str, object] | None = None,
-        on_output: OutputHook = lambda _: None,
-    ) -> Replay:
-        """Start the sandbox afresh: its variables are gone, its files and the conversation stay.
-
-        Args:
-            replay: run the cells that worked again, in order, up to the first that fails now.
-            variables: the reader's; those that had been sent are sent again, as they are now.
-            on_output: takes the replayed cells' outputs.
-
-        Raises:
-            ExecutorError: it cannot be started.
-            UsageError: a variable cannot cross any more.
-        """
-        settings = self.settings()
-        self._resources.restart(settings)
-        name = self._resources.engine_name(settings)
-        turns = [turn for turn in self._turns if turn.executor == name]
-        known = sum(len(turn.codes) for turn in turns)
-        if not replay:
-            return Replay(known)
-        executor = self._resources.named(name, settings)
-        sent: dict[str, bool] = {}
-        done = 0
-        part = Replay(known, asked=True)
-        for turn in turns:
-            for variable in turn.sent:
-                sent[variable] = variable in (variables or {})
-                if variables is not None and sent[variable]:
-                    bridge.send(executor, variable, variables[variable])
-            part = run_again(executor, turn.codes, timeout_s=settings.agent_cell_timeout, on_output=on_output)
-            done += part.done
-            if part.failure is not None:
-                break
-        names = tuple(variable for variable, again in sent.items() if again)
-        missing = tuple(variable for variable, again in sent.items() if not again)
-        return replace(part, known=known, done=done, sent=names, unsent=missing)
 
     def reset(self) -> None:
         """Forget the conversation and the sandbox's variables; its files stay if it has a folder of its own."""
@@ -317,27 +210,9 @@ class Session:
         self.close()
 
     @property
-    def folder(self) -> Path | None:
-        """The sandbox's folder, once it is in use; None for a temporary one."""
-        return self._resources.folder
-
-    def show_copying(self, hook: CopyHook) -> None:
-        """Let `hook` show how copying a big file goes on."""
-        self._resources.on_copy = hook
-
-    @property
     def turns(self) -> int:
         """Cells that the conversation remembers."""
         return len(self._turns)
-
-    @property
-    def running(self) -> list[str]:
-        """Names of the executors that were started."""
-        return list(self._resources.executors)
-
-    def executor(self, name: str = "sandbox") -> Executor:
-        """The session's executor of that name, made if need be. The session closes it."""
-        return self._resources.named(name, self.settings())
 
     # ---- parts --------------------------------------------------------------------------------------------------
 

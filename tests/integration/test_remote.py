@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -281,6 +282,11 @@ def test_an_agent_works_on_the_server_and_its_cells_run_there_again(
     capsys.readouterr()
     shell.run_cell_magic("sandbox", "-e remote", "print(total, mine)")
     assert capsys.readouterr().out == "5050 [1, 2]\n"
+    shell.run_line_magic("agent", "sandboxes")
+    started = server.kernels()[-1]["id"]
+    assert re.search(
+        rf"remote +{started} +{server.url} +(\d min )?\d+ s +ends with this kernel", capsys.readouterr().out
+    )
     shell.run_line_magic("agent", "reset")
     assert len(server.kernels()) == before
 

@@ -51,6 +51,25 @@ def test_variables_go_in_and_come_back(shell: InteractiveShell, capsys: pytest.C
     assert shell.user_ns["model_params"] == {"depth": 3}
 
 
+def test_what_runs_is_listed_with_its_place(shell: InteractiveShell, capsys: pytest.CaptureFixture[str]) -> None:
+    agent(shell, "sandboxes")
+    assert capsys.readouterr().out == "Nothing is running: the first code starts what it needs.\n"
+    sandbox(shell, "1")
+    capsys.readouterr()
+    agent(shell, "sandboxes")
+    head, row = capsys.readouterr().out.splitlines()
+    assert head.split() == ["executor", "id", "where", "running", "for"]
+    pid = int(row.split()[2])
+    assert Path(f"/proc/{pid}").exists()
+    assert row.startswith(f"sandbox   process {pid}  ")
+    assert row.endswith(" s          ends with this kernel")
+    agent(shell, "reset")
+    agent(shell, "sandboxes")
+    assert capsys.readouterr().out.endswith("Nothing is running: the first code starts what it needs.\n")
+    with pytest.raises(UsageError, match="takes no arguments"):
+        agent(shell, "sandboxes all")
+
+
 def test_the_model_is_told_of_variables_that_were_sent_but_never_of_rows(
     shell: InteractiveShell, tmp_path: Path
 ) -> None:

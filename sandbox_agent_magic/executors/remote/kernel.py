@@ -8,6 +8,7 @@ import json
 import secrets
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -45,6 +46,8 @@ class RemoteKernel:
         """Where it works, as the kernel knows it."""
         self.lost = False
         """Its variables are gone, and nobody has been told."""
+        self.started: datetime | None = None
+        """When it was started, if we did that."""
         self._session_id = secrets.token_hex(16)
         self._generation = ""
         self._socket: KernelSocket | None = None
@@ -171,12 +174,12 @@ class RemoteKernel:
         before = bool(self._generation)
         try:
             if not self.kernel_id:
-                self.kernel_id = self.server.start_kernel()
+                self._start()
             self._connect(deadline)
         except KernelGone:
             if self.borrowed:
                 raise
-            self.kernel_id = self.server.start_kernel()
+            self._start()
             self._connect(deadline)
         self.lost = self.lost or before
         self._generation = secrets.token_hex(8)
@@ -203,6 +206,10 @@ class RemoteKernel:
                 hint="Set AGENT_REMOTE_KERNEL to a Python kernel of that server.",
             )
         self.folder = folder
+
+    def _start(self) -> None:
+        self.kernel_id = self.server.start_kernel()
+        self.started = datetime.now(UTC)
 
     def _same(self, *, timeout_s: float = _CALL_S) -> bool:
         """Whether the kernel is the one of before, with its variables. Raises as `call`."""
