@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 GROUP = "sandbox_agent_magic.executors"
 BUILT_IN = ("sandbox", "local", "remote", "scalebox")
+CLOUDS = ("scalebox",)
+"""Those that rent a sandbox from a provider."""
 
 
 def known() -> list[str]:

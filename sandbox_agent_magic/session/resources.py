@@ -12,6 +12,7 @@ from .. import folders
 from ..errors import UsageError
 from ..executors import create as create_executor
 from ..executors import set_limits
+from ..executors.engines import rented
 from ..executors.installing import InstallingExecutor
 from ..executors.wrapping import unwrapped
 from ..providers import create as create_provider
@@ -70,6 +71,8 @@ class Resources:
             agent_insert="auto",
             agent_idle_timeout=60.0,
             agent_budget_usd=None,
+            agent_session=None,
+            agent_keep_sandbox=False,
         )
         key = (settings.agent_provider, relevant)
         if key not in self._providers:
@@ -97,8 +100,12 @@ class Resources:
                 )
         return self.named(name, settings)
 
-    def named(self, name: str, settings: Settings) -> Executor:
-        """The executor of that name, made if need be."""
+    def named(self, name: str, settings: Settings, *, use: bool = True) -> Executor:
+        """The executor of that name, made if need be; another one if the settings name a sandbox that it cannot use."""
+        session = settings.agent_session
+        rents = rented(self.executors[name]) if name in self.executors else None
+        if rents is not None and session and not rents.fits(session):
+            self.executors.pop(name).shutdown()
         if name not in self.executors:
             tier = sandbox_tier(settings)
             if name == "sandbox":
@@ -108,8 +115,11 @@ class Resources:
             )
             installs = made.capabilities.install
             self.executors[name] = InstallingExecutor(made) if installs else made
-        self._last = self._last if name == "local" else name
+        self._last = self._last if name == "local" or not use else name
         executor = self.executors[name]
+        rents = rented(executor)
+        if rents is not None and settings.agent_keep_sandbox:
+            rents.keep()
         if isinstance(executor, InstallingExecutor):
             executor.automatic = settings.agent_auto_install
         return executor

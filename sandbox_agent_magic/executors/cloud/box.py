@@ -40,6 +40,8 @@ class CloudBox:
     def __init__(self, engine: CloudEngine, target: CloudTarget) -> None:
         self.engine = engine
         self.target = target
+        self.keep = target.keep
+        """An own sandbox goes on after the end."""
         self.borrowed = bool(target.session)
         """It was there before us and stays when we go."""
         self.sandbox_id = target.session
@@ -124,7 +126,7 @@ class CloudBox:
 
     def close(self) -> None:
         """End the sandbox, unless it is to stay, and close connections. Never raises."""
-        if self.sandbox_id and not (self.borrowed or self.target.keep):
+        if self.sandbox_id and not (self.borrowed or self.keep):
             ended = self.sandbox_id
             with contextlib.suppress(CloudFailure):
                 bounded(lambda: self.engine.kill(ended), _END_S)
@@ -135,6 +137,11 @@ class CloudBox:
         self._generation = self.folder = ""
         if self._extension is not None:
             self._extension.ended.wait(_END_S)
+
+    def ended(self) -> None:
+        """It was ended on purpose: nothing is lost, and the next code gets a new one."""
+        self._forget()
+        self.lost = False
 
     # ---- requests -------------------------------------------------------------------------------------------------
 

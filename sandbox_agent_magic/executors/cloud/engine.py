@@ -14,6 +14,7 @@ Kind: TypeAlias = Literal[
     "forbidden",  # 403
     "gone",  # the sandbox does not exist (any more)
     "template",  # there is no such template
+    "refused",  # 400, 409, 422: the request itself
     "funds",  # 402, or a quota that is used up
     "busy",  # 429
     "server",  # 5xx

@@ -15,6 +15,7 @@ from ...errors import ExecutorError, WorkspaceError
 from ...outputs import OutputCollector, OutputLimits, mib
 from ...sandbox import requirements
 from ...types import Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, OutputHook, ProgressHook
+from ..engines import EngineInfo
 from ..names import file_infos
 from ..names import inside as inside_name
 from .box import CloudBox
@@ -138,6 +139,47 @@ class CloudExecutor:
         self.box.close()
         self._spoiled = False
         _alive.discard(self)
+
+    # ---- as `RentsEngines` ----------------------------------------------------------------------------------------
+
+    def engines(self) -> Sequence[EngineInfo]:
+        """As `ListsEngines.engines`: its own, then all others of the account."""
+        box = self.box
+        place = f"{box.engine.title}'s cloud"
+        found = []
+        if box.sandbox_id:
+            note = "was there before, and stays" if box.borrowed else "goes on after this kernel" if box.keep else ""
+            found.append(EngineInfo(self.name, box.sandbox_id, place, box.started, note))
+        for each in box.request(box.engine.list):
+            if each.sandbox_id != box.sandbox_id:
+                note = "of another notebook, or left over" if each.ours else "not made here"
+                found.append(EngineInfo(self.name, each.sandbox_id, place, each.started, note))
+        return found
+
+    def engine_id(self) -> str:
+        """As `RentsEngines.engine_id`."""
+        return self.box.sandbox_id
+
+    def fits(self, session: str) -> bool:
+        """As `RentsEngines.fits`."""
+        return session in (self.box.sandbox_id, self.box.target.session)
+
+    def keep(self) -> None:
+        """As `RentsEngines.keep`."""
+        self.box.keep = True
+
+    def kept(self) -> bool:
+        """As `RentsEngines.kept`."""
+        return bool(self.box.sandbox_id) and (self.box.keep or self.box.borrowed)
+
+    def end(self, engine_id: str) -> bool:
+        """As `RentsEngines.end`."""
+        ended = self.box.request(lambda: self.box.engine.kill(engine_id))
+        if engine_id == self.box.sandbox_id:
+            self.box.ended()
+        return ended
+
+    # ---- files and packages ---------------------------------------------------------------------------------------
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """Copy a file into the sandbox's folder."""

@@ -28,6 +28,7 @@ _MEANINGS: dict[Kind, _Meaning] = {
     "forbidden": _Meaning("{title} refuses this.", "Look at what this key may do, or set {key} to another one."),
     "gone": _Meaning("There is no sandbox {id} at {title} (any more).", "%agent sandboxes lists those that run."),
     "template": _Meaning("{title} has no template {template}.", "Set {name}_TEMPLATE to one of your account's."),
+    "refused": _Meaning("{title} refuses this request.", "Look at {name}_TEMPLATE and AGENT_SANDBOX_LIFE."),
     "funds": _Meaning(
         "The account at {title} is used up.", "Look at its plan and credit; %agent sandboxes lists what runs."
     ),

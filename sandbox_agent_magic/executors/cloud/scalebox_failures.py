@@ -11,12 +11,15 @@ import traceback
 from .engine import CloudFailure, Kind
 
 _STATUSES: dict[int, Kind] = {
+    400: "refused",
     401: "key",
     402: "funds",
     403: "forbidden",
     404: "gone",
     408: "late",
+    409: "refused",
     410: "gone",
+    422: "refused",
     429: "busy",
     504: "late",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import urllib3
@@ -18,6 +19,7 @@ class OurSandbox(Sandbox):
     """The SDK's sandbox.
 
     - `run_code` forgets to pass its timeouts on to the connection, where a silent server would hold it for ever.
+    - Its reader of streams waits until a buffer is full: what code prints would come at its end, all at once.
     - `create` asks `is_running` for ten seconds and then prints a line; here it does not ask, and `answers` is asked.
     - Nothing closes its connections.
     """
@@ -41,7 +43,7 @@ class OurSandbox(Sandbox):
     def close(self) -> None:
         """Close all connections, those that are read from included: whoever reads gets an error."""
         self._runs.end()
-        self._others.clear()
+        close_pools(self._others)
         self._envd_api.close()
 
 
@@ -65,6 +67,7 @@ class _Pool(urllib3.PoolManager):
         options["timeout"] = urllib3.Timeout(connect=_CONNECT_S, read=owner.patience_s if owner else _CONNECT_S)
         response = super().urlopen(method, url, False, **options)
         self._responses.add(response)
+        response.read = _live(response)  # type: ignore[method-assign]
         return response
 
     def end(self) -> None:
@@ -74,4 +77,25 @@ class _Pool(urllib3.PoolManager):
                 response.shutdown()
             with contextlib.suppress(Exception):
                 response.close()
-        self.clear()
+        close_pools(self)
+
+
+def close_pools(manager: urllib3.PoolManager) -> None:
+    """Close connections that nobody uses; `clear` alone leaves that to the garbage collector."""
+    for key in manager.pools.keys():  # noqa: SIM118 - no mapping, and not to be iterated over
+        manager.pools[key].close()
+    manager.clear()
+
+
+def _live(response: BaseHTTPResponse) -> Callable[..., bytes]:
+    """A `read` for a response, which returns what is there."""
+    weak = weakref.ref(response)  # or it would hold itself
+    whole = type(response).read
+
+    def read(amt: int | None = None, *rest: Any, **options: Any) -> bytes:
+        found = weak()
+        if found is None:
+            return b""
+        return found.read1(amt) if amt is not None and amt > 0 else whole(found, amt, *rest, **options)
+
+    return read

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from ...errors import SettingsError
 from ...settings import Secret, Settings
 from ..names import variables
 from .engine import CloudTarget
 
 _SESSION, _ENV = "AGENT_SESSION", "AGENT_SANDBOX_ENV"
+_ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,199}")
 _OWN = ("argument", "environment", "default")
 
 
@@ -99,7 +102,7 @@ def _id(text: str | None, source: str) -> str:
     """The id of a sandbox; it becomes a part of addresses."""
     if text is None:
         return ""
-    if not all(part.isalnum() for part in text.replace("_", "-").split("-")) or not text.isascii() or len(text) > 200:
+    if not _ID.fullmatch(text):
         raise SettingsError(
             f"{text[:60]!r} is not the id of a sandbox.",
             name=_SESSION,
