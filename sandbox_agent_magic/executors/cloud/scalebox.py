@@ -50,6 +50,7 @@ class ScaleboxEngine:
 
     name = "scalebox"
     title = "Scalebox"
+    preamble = ""
 
     def __init__(self, target: CloudTarget) -> None:
         check_installed()
