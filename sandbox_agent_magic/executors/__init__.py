@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 GROUP = "sandbox_agent_magic.executors"
 BUILT_IN = ("sandbox", "local", "remote", "scalebox", "e2b")
-CLOUDS = ("scalebox",)
+CLOUDS = ("scalebox", "e2b")
 """Those that rent a sandbox from a provider."""
 
 

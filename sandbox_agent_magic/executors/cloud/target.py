@@ -40,11 +40,13 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
     for other in ("AGENT_EXECUTOR", template_name, "AGENT_KEEP_SANDBOX", "AGENT_SANDBOX_LIFE"):
         _check_choice(settings, other, key_name)
     _check_variables(settings, key_name)
+    api_name = f"{name.upper()}_API_URL"
+    api_url = _address(settings, api_name, key_name)
     environment = settings.agent_sandbox_env
     return CloudTarget(
         key.reveal(),
         domain=_checked(getattr(settings, domain_name.lower()), domain_name, settings.source(domain_name)),
-        api_url=_address(settings, f"{name.upper()}_API_URL", key_name),
+        api_url=api_url,
         sandbox_url=_address(settings, f"{name.upper()}_SANDBOX_URL", key_name),
         template=getattr(settings, template_name.lower()) or "",
         session=_id(settings.agent_session, settings.source(_SESSION)),
@@ -53,7 +55,7 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
         environment=variables(_ENV, environment.reveal(), settings.source(_ENV)) if environment is not None else (),
         key_name=key_name,
         key_source=settings.source(key_name),
-        domain_name=domain_name,
+        domain_name=api_name if api_url else domain_name,
     )
 
 
