@@ -1,4 +1,4 @@
-"""A sandbox costs: it lives while it is used, is ended with the kernel unless it is kept, and is found again by its id."""
+"""A sandbox costs: it lives while it is used, ends with the kernel unless it is kept, and is found again by its id."""
 
 from __future__ import annotations
 

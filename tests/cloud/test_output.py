@@ -38,8 +38,9 @@ def test_answers_that_are_forged_are_not_believed(executor: HealingExecutor) -> 
     result = run(executor, forge)
     assert (result.status, result.new_files, result.state_lost) == ("died", (), True)
     assert text(run(executor, "n")).endswith("42")
+    forged = '"changed": [["../../x\\u0000", -1], 5, ["a", 1]]'
     code = "import sys\nfar = sys.modules['_sandbox_agent_remote']\nold = far.call\n"
-    code += 'far.call = lambda *a: old(*a).replace(\'"changed": []\', \'"changed": [["../../x\\\\u0000", -1], 5, ["a", 1]]\')'
+    code += f"far.call = lambda *a: old(*a).replace('\"changed\": []', {forged!r})"
     assert [info.name for info in run(executor, code).new_files] == ["a"]
 
 
