@@ -179,9 +179,7 @@ class EngineVerbs:
         rents = rented(running) if running is not None else None
         found = rents.engine_id() if rents else next((info.id for info in engines_of(running)), "") if running else ""
         if not found:
-            raise UsageError(
-                f"Nothing runs in {name} yet.", hint="The first code starts it; %agent sandboxes lists all."
-            )
+            raise UsageError(f"Nothing runs in {name} yet.", hint="%agent sandboxes lists all that run.")
         return found
 
     def keep_sandbox(self, executor: str = "") -> str:
@@ -218,6 +216,6 @@ class EngineVerbs:
         if rents is None:
             raise UsageError(
                 f"What runs in {name} ends with this kernel.",
-                hint="%agent reset ends it now; -e NAME means another one.",
+                hint="%agent reset ends it now. For a sandbox in a cloud: -e scalebox",
             )
         return rents

@@ -98,7 +98,13 @@ class Resources:
                     why="The model's code would run in your own kernel: it can read, change and delete your files.",
                     hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
                 )
-        return self.named(name, settings)
+        made = self.named(name, settings)
+        if rented(made) is None:
+            for option, setting in (("--session", "AGENT_SESSION"), ("--keep-sandbox", "AGENT_KEEP_SANDBOX")):
+                if settings.source(setting) == "argument":
+                    hint = f"Add -e scalebox, or leave {option} out."
+                    raise UsageError(f"{option} is for sandboxes in a cloud.", hint=hint)
+        return made
 
     def named(self, name: str, settings: Settings, *, use: bool = True) -> Executor:
         """The executor of that name, made if need be; another one if the settings name a sandbox that it cannot use."""

@@ -31,6 +31,8 @@ _FRESH_S = 1.0
 """For so long after an answer the sandbox is taken to be there: in a loop, no step asks twice."""
 _END_S = 10.0
 """For the sandbox to be ended, when the kernel ends."""
+_ABORTED_TRIES = 10
+_ABORTED_S = 0.2
 _MAX_ANSWER = 4 << 20
 
 
@@ -168,7 +170,13 @@ class CloudBox:
         """Ask the far end; an empty answer if it is not there. Raises CloudFailure."""
         word = secrets.token_hex(12)
         request = f"{word!r}, {what!r}, {json.dumps(arguments or {})!r}"
-        text = self._printed(f"__import__('sys').modules[{files_inside.NAME!r}].say({request})", timeout_s)
+        code = f"__import__('sys').modules[{files_inside.NAME!r}].say({request})"
+        text, failed = self._printed(code, timeout_s)
+        for _ in range(_ABORTED_TRIES):
+            if text or failed:
+                break
+            time.sleep(_ABORTED_S)  # a kernel that was interrupted drops what had come meanwhile, without a word
+            text, failed = self._printed(code, timeout_s)
         found = text.rpartition("\n" + word)[2].partition("\n")[0] if word in text else ""
         try:
             answer = json.loads(found)
@@ -274,10 +282,11 @@ class CloudBox:
         self._pid = 0
         self.engine.disconnect()
 
-    def _printed(self, code: str, timeout_s: float) -> str:
-        """Run a line of ours and take what is printed. Raises CloudFailure."""
+    def _printed(self, code: str, timeout_s: float) -> tuple[str, bool]:
+        """Run a line of ours: what is printed, and whether it failed. Raises CloudFailure."""
         pieces: list[str] = []
         length = 0
+        failed = False
         run = self.begin(code, timeout_s)
         deadline = time.monotonic() + timeout_s
         try:
@@ -285,6 +294,7 @@ class CloudBox:
                 output: Output | None = run.take(deadline)
                 if output is None and time.monotonic() >= deadline:
                     raise CloudFailure("late", f"no answer for {timeout_s:g} seconds")
+                failed = failed or (output is not None and output["output_type"] == "error")
                 if output is not None and output["output_type"] == "stream" and length < _MAX_ANSWER:
                     pieces.append(output["text"])
                     length += len(output["text"])
@@ -292,7 +302,7 @@ class CloudBox:
         except BaseException:
             run.stop()
             raise
-        return "".join(pieces)
+        return "".join(pieces), failed
 
 
 @cache

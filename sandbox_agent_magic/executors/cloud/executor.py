@@ -21,6 +21,7 @@ from ..names import inside as inside_name
 from .box import CloudBox
 from .engine import CloudEngine, CloudFailure, CloudTarget
 from .inside import PIP_S
+from .target import is_id
 from .worker import Run
 
 Outcome = Literal["done", "late", "flood", "large"]
@@ -174,7 +175,7 @@ class CloudExecutor:
 
     def end(self, engine_id: str) -> bool:
         """As `RentsEngines.end`."""
-        ended = self.box.request(lambda: self.box.engine.kill(engine_id))
+        ended = is_id(engine_id) and self.box.request(lambda: self.box.engine.kill(engine_id))
         if engine_id == self.box.sandbox_id:
             self.box.ended()
         return ended

@@ -55,12 +55,14 @@ def came(self: object, name: str) -> dict[str, object]:
 
 def begin(name: str, generation: str, folder: str) -> None:
     """Put the far end into the folder that a sandbox keeps for this package, and give it a voice."""
-    folder = folder or os.path.join(os.getcwd(), "sandbox-agent")
+    before = getattr(sys.modules.get(name), "folder", "")  # of another notebook, which used this context
+    folder = folder or before or os.path.join(os.getcwd(), "sandbox-agent")
     os.makedirs(folder, exist_ok=True)
     for method in (begun, make_room, came):
         setattr(Far, method.__name__, method)  # type: ignore[name-defined]  # noqa: F821 - of remote/inside.py
     install(generation, folder, False)  # type: ignore[name-defined]  # noqa: F821 - of remote/inside.py
     module = sys.modules[name]
+    module.folder = folder  # type: ignore[attr-defined]
     out = sys.stdout  # as it is now: code may put something else in its place
 
     def say(word: str, what: str, arguments: str = "{}") -> None:

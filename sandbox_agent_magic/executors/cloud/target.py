@@ -126,11 +126,16 @@ def _address(settings: Settings, name: str, key_name: str) -> str:
     return url.rstrip("/")
 
 
+def is_id(text: str) -> bool:
+    """Whether that may be the id of a sandbox."""
+    return _ID.fullmatch(text) is not None
+
+
 def _id(text: str | None, source: str) -> str:
     """The id of a sandbox; it becomes a part of addresses."""
     if text is None:
         return ""
-    if not _ID.fullmatch(text):
+    if not is_id(text):
         raise SettingsError(
             f"{text[:60]!r} is not the id of a sandbox.",
             name=_SESSION,
