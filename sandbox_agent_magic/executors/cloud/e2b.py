@@ -186,17 +186,23 @@ class E2BEngine:
                 {"output_type": "error", "ename": str(raised.name), "evalue": str(raised.value), "traceback": lines}
             )
 
+        from e2b import NotFoundException
+
         with self._translated():
-            self._sandbox().run_code(
-                code,
-                context=self._context,
-                on_stdout=text,
-                on_stderr=text,
-                on_result=result,
-                on_error=error,
-                timeout=timeout_s,
-                request_timeout=_REQUEST_S,
-            )
+            try:
+                self._sandbox().run_code(
+                    code,
+                    context=self._context,
+                    on_stdout=text,
+                    on_stderr=text,
+                    on_result=result,
+                    on_error=error,
+                    timeout=timeout_s,
+                    request_timeout=_REQUEST_S,
+                )
+            except NotFoundException:
+                self._context = None  # somebody else removed it; the default one is always there
+                raise
         if lost:
             raise CloudFailure("cut")
 

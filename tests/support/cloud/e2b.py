@@ -103,10 +103,13 @@ class E2B(Handler):
         self.answer(201, self._described(room))
 
     def _list(self) -> None:
-        query = parse_qs(urlsplit(self.path).query).get("metadata", [""])[0]
-        wanted = {(unquote(name), unquote(value)) for name, value in parse_qsl(query)}
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        wanted = {(unquote(name), unquote(value)) for name, value in parse_qsl(query.get("metadata", ""))}
         rooms = [room for room in list(self.server.rooms.values()) if wanted <= set(room.metadata.items())]
-        self.answer(200, [self._listed(room) for room in rooms])
+        first, size = int(query.get("nextToken", 0)), min(int(query.get("limit", 100)), self.server.page)
+        self.extra = {"X-Next-Token": str(first + size)} if first + size < len(rooms) else {}
+        self.answer(200, [self._listed(room) for room in rooms[first : first + size]])
+        self.extra = {}
 
     def _described(self, room: Room) -> dict[str, object]:
         return {
@@ -167,9 +170,11 @@ class E2B(Handler):
             self.answer(404, f"Context {wish['context_id']} not found".encode(), "text/plain")
             return
         with self.stream("application/json") as stream:
-            if self.lines is not None:
-                for line in self.lines:
+            if self.instead is not None:
+                for line in self.instead.lines or ():
                     stream.send(line.encode() + b"\n")
+                while self.instead.endless:
+                    stream.send(b"x" * 65_536)
                 return
             for kind, content in kernel.execute(str(wish["code"]), dict(wish.get("env_vars") or {})):
                 for event in _events(kind, content):

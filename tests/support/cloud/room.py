@@ -74,9 +74,10 @@ class Kernel:
 
     def end(self) -> None:
         """Kill it."""
-        self._ended = True
-        self._process.kill()
-        self._process.wait()
+        with self._lock:  # not while another process takes the place of one that ended
+            self._ended = True
+            self._process.kill()
+            self._process.wait()
         self._reader.join(10)
         self._close()
 

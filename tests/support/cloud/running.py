@@ -62,10 +62,11 @@ class Cloud:
         delay_s: float = 0.0,
         cut_after: int | None = None,
         lines: list[str] | None = None,
+        endless: bool = False,
     ) -> None:
         """Let the next requests that match `route` fail; see `web.Fault`. The first fault that matches is taken."""
         wish = {"route": route, "status": status, "times": times, "body": body, "headers": dict(headers or {})}
-        self._ask("fault", {**wish, "delay_s": delay_s, "cut_after": cut_after, "lines": lines})
+        self._ask("fault", {**wish, "delay_s": delay_s, "cut_after": cut_after, "lines": lines, "endless": endless})
 
     def heal(self) -> None:
         """No faults from now on."""

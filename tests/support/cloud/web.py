@@ -45,6 +45,8 @@ class Fault:
     """Break the connection off after so many pieces of a stream; 0: before any answer."""
     lines: list[str] | None = None
     """A stream's pieces, sent instead of what the code says; a service may not know it."""
+    endless: bool = False
+    """After those, one that does not end."""
 
 
 class Cut(Exception):
@@ -70,6 +72,8 @@ class Service(ThreadingHTTPServer):
         self.base = Path(tempfile.mkdtemp(prefix="cloud-"))
         self.rooms: dict[str, Room] = {}
         self.faults: list[Fault] = []
+        self.page = 3
+        """Sandboxes on one page of a list, at most: few enough that a test meets the second one."""
         self.requests: list[str] = []
         """`VERB /path` of each, in order."""
         self.lock = threading.Lock()
@@ -139,6 +143,8 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: Service
     cut_after: int | None = None
+    instead: Fault | None = None
+    """A stream of the test's own in the place of the service's."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Not to the test's output; `requests` has them."""
@@ -164,9 +170,10 @@ class Handler(BaseHTTPRequestHandler):
                 self._control(path, body)
                 return
             fault = self.server.fault(self.command, path)
-            self.cut_after, self.lines = None, None
+            self.cut_after, self.instead = None, None
             if fault is not None:
-                self.cut_after, self.lines = fault.cut_after, fault.lines
+                self.cut_after = fault.cut_after
+                self.instead = fault if fault.lines is not None or fault.endless else None
                 if self.server.closing.wait(fault.delay_s) or fault.cut_after == 0:
                     raise Cut
                 if fault.status:
@@ -241,6 +248,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", kind)
         self.send_header("Transfer-Encoding", "chunked")
+        for name, value in (self.instead.headers if self.instead else {}).items():
+            self.send_header(name, value)
         self.end_headers()
         yield _Stream(self)
         self.wfile.write(b"0\r\n\r\n")

@@ -161,6 +161,13 @@ def test_sandboxes_are_apart_listed_reached_and_killed(cloud: Cloud, create: Cal
     assert not one.is_running()
 
 
+def test_lists_have_pages(create: Callable[..., Sandbox], cloud: Cloud) -> None:
+    made = [create().sandbox_id for _ in range(4)]
+    pages = Sandbox.list(**keys(cloud))
+    assert [[sandbox.sandbox_id for sandbox in pages.next_items()] for _ in range(2)] == [made[:3], made[3:]]
+    assert not pages.has_next
+
+
 def test_a_kernel_that_ends_is_replaced_without_its_state(create: Callable[..., Sandbox]) -> None:
     sandbox = create()
     sandbox.run_code("x = 1")
