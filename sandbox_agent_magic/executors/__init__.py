@@ -1,6 +1,6 @@
 """Where code runs: the registry of executors.
 
-Built in: `sandbox`, `local`, `remote` and `scalebox`. Others come by the entry-point group
+Built in: `sandbox`, `local`, `remote`, `scalebox` and `e2b`. Others come by the entry-point group
 `sandbox_agent_magic.executors`, whose entries are classes that are called without arguments; they are loaded on use.
 """
 
@@ -16,11 +16,12 @@ from ..types import Executor
 if TYPE_CHECKING:
     from ..sandbox import SandboxLimits
     from ..settings import Settings
+    from .cloud.e2b import E2BEngine
     from .cloud.scalebox import ScaleboxEngine
 
 GROUP = "sandbox_agent_magic.executors"
-BUILT_IN = ("sandbox", "local", "remote", "scalebox")
-CLOUDS = ("scalebox",)
+BUILT_IN = ("sandbox", "local", "remote", "scalebox", "e2b")
+CLOUDS = ("scalebox", "e2b")
 """Those that rent a sandbox from a provider."""
 
 
@@ -81,6 +82,11 @@ def create(
         from .cloud.scalebox import ScaleboxEngine
 
         return _cloud(ScaleboxEngine, settings or load(), limits)
+    if name == "e2b":
+        from ..settings import load
+        from .cloud.e2b import E2BEngine
+
+        return _cloud(E2BEngine, settings or load(), limits)
     from importlib.metadata import entry_points
 
     try:
@@ -96,7 +102,9 @@ def create(
     return made()
 
 
-def _cloud(engine: type[ScaleboxEngine], settings: Settings, limits: SandboxLimits | None) -> Executor:
+def _cloud(
+    engine: type[ScaleboxEngine] | type[E2BEngine], settings: Settings, limits: SandboxLimits | None
+) -> Executor:
     """The executor of a provider of cloud sandboxes."""
     from .cloud import CloudExecutor, target_of
     from .healing import HealingExecutor

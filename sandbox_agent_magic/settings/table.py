@@ -244,6 +244,10 @@ class Settings:
     scalebox_template: str | None = option(None, "template of the sandbox; unset: code-interpreter", section=_SCALEBOX)
     e2b_api_key: Secret | None = option(None, "key", section=_E2B)
     e2b_domain: str | None = option(None, "another domain, without https://", section=_E2B)
+    e2b_api_url: str | None = option(
+        None, "address of the API of an E2B of your own, where the domain does not say it", section=_E2B
+    )
+    e2b_sandbox_url: str | None = option(None, "address of the gateway to its sandboxes, likewise", section=_E2B)
     e2b_template: str | None = option(None, "template of the sandbox; unset: code-interpreter-v1", section=_E2B)
     agent_session: str | None = option(
         None, "id of a running sandbox to use instead of a new one; it is left running (--session)", section=_CLOUD

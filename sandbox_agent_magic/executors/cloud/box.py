@@ -241,7 +241,8 @@ class CloudBox:
         """Send the far end. Raises CloudFailure, ExecutorError."""
         generation = secrets.token_hex(8)
         arguments = f"{files_inside.NAME!r}, {generation!r}, {self.folder!r}"
-        program = f"namespace = {{'__name__': 'far'}}\nfor program in {_programs()!r}:\n    exec(program, namespace)\n"
+        programs = [*_programs(), self.engine.preamble]
+        program = f"namespace = {{'__name__': 'far'}}\nfor program in {programs!r}:\n    exec(program, namespace)\n"
         program += f"namespace['begin']({arguments})\n"
         self._printed(f"__import__('builtins').exec({program!r}, {{}})", CALL_S)
         answer = self.call("begun")

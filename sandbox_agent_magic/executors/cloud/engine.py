@@ -50,6 +50,10 @@ class CloudTarget:
     api_key: str = field(repr=False)
     domain: str = ""
     """Where the provider's API is; empty leaves it to the SDK's default."""
+    api_url: str = ""
+    """The whole address of the API, where `domain` does not say it; not with every provider."""
+    sandbox_url: str = ""
+    """The whole address of the gateway to all sandboxes, likewise."""
     template: str = ""
     """What a sandbox is made from; empty leaves it to the SDK's default."""
     session: str = ""
@@ -94,6 +98,8 @@ class CloudEngine(Protocol):
     """The executor's, such as `scalebox`."""
     title: str
     """The provider's, such as `Scalebox`."""
+    preamble: str
+    """Python that runs once in each context, before any code of the reader's; may be empty."""
 
     def create(self) -> str:
         """Make a sandbox, with the metadata `OURS`, wait until it takes requests, and return its id."""

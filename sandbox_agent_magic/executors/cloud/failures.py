@@ -67,7 +67,7 @@ def error_of(
         "template": repr(target.template) if target.template else "of that name",
         "id": sandbox_id or target.session,
     }
-    said = shortened(failure.detail)
+    said = shortened(failure.detail.replace(target.api_key, "***"))
     status = f"{failure.status}: " if failure.status and not said.startswith(str(failure.status)) else ""
     why = f"It says {status}{said}." if said else f"It answers {failure.status}." if failure.status else meaning.why
     if failure.kind == "key":

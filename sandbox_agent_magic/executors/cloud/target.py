@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from ...errors import SettingsError
 from ...settings import Secret, Settings
@@ -43,6 +44,8 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
     return CloudTarget(
         key.reveal(),
         domain=_checked(getattr(settings, domain_name.lower()), domain_name, settings.source(domain_name)),
+        api_url=_address(settings, f"{name.upper()}_API_URL", key_name),
+        sandbox_url=_address(settings, f"{name.upper()}_SANDBOX_URL", key_name),
         template=getattr(settings, template_name.lower()) or "",
         session=_id(settings.agent_session, settings.source(_SESSION)),
         keep=settings.agent_keep_sandbox,
@@ -101,6 +104,29 @@ def _checked(domain: str | None, name: str, source: str) -> str:
 def is_id(text: str) -> bool:
     """Whether that may be the id of a sandbox."""
     return _ID.fullmatch(text) is not None
+
+
+def _address(settings: Settings, name: str, key_name: str) -> str:
+    """A whole address, of a provider that has such a setting; the key, or what it opens, is sent to it."""
+    url: str | None = getattr(settings, name.lower(), None)
+    if url is None:
+        return ""
+    settings.require_same_source(key_name, name)
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        fits = fits and not (parts.username or parts.password or parts.query or parts.fragment)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise SettingsError(
+            f"{name} has a value that is not allowed.",
+            name=name,
+            source=settings.source(name),
+            why=f"From {settings.source(name)}: it is no http:// or https:// address, or has more than that in it.",
+            hint="Write https://HOST, without a user, a ? or a #.",
+        )
+    return url.rstrip("/")
 
 
 def _id(text: str | None, source: str) -> str:
