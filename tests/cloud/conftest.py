@@ -50,9 +50,9 @@ class Provider:
 
 
 def environ(cloud: Cloud) -> dict[str, str]:
-    name = cloud.kind.upper()
-    domain = f"{cloud.address}/v1" if cloud.kind == "scalebox" else cloud.address
-    return {f"{name}_API_KEY": cloud.key, f"{name}_DOMAIN": domain}
+    if cloud.kind == "scalebox":
+        return {"SCALEBOX_API_KEY": cloud.key, "SCALEBOX_DOMAIN": f"{cloud.address}/v1"}
+    return {"E2B_API_KEY": cloud.key, "E2B_API_URL": cloud.url, "E2B_SANDBOX_URL": cloud.url}
 
 
 @pytest.fixture(scope="session", params=KINDS)

@@ -256,14 +256,12 @@ class E2BEngine:
     def _translated(self, *, creating: bool = False, file: bool = False) -> Iterator[None]:
         """Whatever the SDK raises leaves as a CloudFailure."""
         failure: CloudFailure | None = None
-        box = self._box
         try:
             yield
         except CloudFailure:
             raise
         except Exception as problem:
-            status = box.refused if box is not None else 0
-            failure = failure_of(problem, status=status, creating=creating, file=file)
+            failure = failure_of(problem, creating=creating, file=file)
             failure.detail = failure.detail.replace(self._target.api_key, "***")
         if failure is not None:
             raise failure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .engine import CloudFailure, Kind
+from .statuses import status_of
 
 _STATUSES: dict[int, Kind] = {
     400: "refused",
@@ -45,22 +46,21 @@ _SILENT = ("late", "cut", "gone", "unreachable")
 """Where the SDK's words are advice to whoever writes a program with it."""
 
 
-def failure_of(problem: BaseException, *, status: int = 0, creating: bool = False, file: bool = False) -> CloudFailure:
+def failure_of(problem: BaseException, *, creating: bool = False, file: bool = False) -> CloudFailure:
     """The failure that an exception of the SDK's means.
 
     Args:
         problem: the exception.
-        status: of the code interpreter's last answer, if it was an error's.
         creating: a sandbox was to be made: what is not found is its template.
         file: a file was to be copied: what is not found is that file.
     """
     names = [f"{each.__module__.replace('._exceptions', '')}.{each.__qualname__}" for each in type(problem).__mro__]
     kind: Kind = next((_TYPES[name] for name in names if name in _TYPES), "reply")
     said = getattr(problem, "status_code", None)
-    status = said if isinstance(said, int) else status
+    status = said if isinstance(said, int) else status_of(problem)
     if names[0] == "e2b.exceptions.TimeoutException":
         kind, status = _timeout(problem, status)
-    elif kind == "reply" and names[0].startswith("e2b."):
+    elif kind == "reply":
         kind = _STATUSES.get(status, "server" if status >= 500 else kind)
     if kind == "gone":
         kind = "template" if creating else "file" if file and status == 404 else kind

@@ -25,8 +25,6 @@ class OurSandbox(Sandbox):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.refused = 0
-        """The status of the interpreter's last answer, if it was an error's; some of the SDK's exceptions lack it."""
         self._runs: httpx.Client | None = None
         self._streams: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -39,15 +37,11 @@ class OurSandbox(Sandbox):
             self._runs = httpx.Client(
                 verify=trust,
                 headers={"Accept-Encoding": "identity"},
-                event_hooks={"request": [self._asking], "response": [self._answered]},
+                event_hooks={"response": [self._answered]},
             )
         return self._runs
 
-    def _asking(self, request: httpx.Request) -> None:  # noqa: ARG002 - the hook's signature
-        self.refused = 0
-
     def _answered(self, response: httpx.Response) -> None:
-        self.refused = response.status_code if response.status_code >= 400 else 0
         self._streams.add(response.extensions["network_stream"])
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise httpx.DecodingError("It is compressed, which it was not asked to be.", request=response.request)

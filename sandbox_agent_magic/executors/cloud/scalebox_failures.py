@@ -1,14 +1,13 @@
 """What the exceptions of Scalebox's SDK, and of the three libraries under it, mean: one table.
 
 The SDK loses statuses: an error body without `error` gives `KeyError: 'error'`, one of another content type gives
-`UnexpectedContentType`. The response is still a local variable of a frame that the exception went through.
+`UnexpectedContentType`.
 """
 
 from __future__ import annotations
 
-import traceback
-
 from .engine import CloudFailure, Kind
+from .statuses import status_of
 
 _STATUSES: dict[int, Kind] = {
     400: "refused",
@@ -47,7 +46,6 @@ _TYPES: dict[str, Kind] = {
     "builtins.OSError": "cut",
 }
 """By the full name of a class, or of one of its bases, the nearest first; anything else is `reply`."""
-_LOCALS = ("res", "resp", "response", "r")
 
 
 def failure_of(problem: BaseException, *, creating: bool = False, file: bool = False) -> CloudFailure:
@@ -58,7 +56,7 @@ def failure_of(problem: BaseException, *, creating: bool = False, file: bool = F
         creating: a sandbox was to be made: what is not found is its template.
         file: a file was to be copied: what is not found is that file.
     """
-    status = _status_of(problem)
+    status = status_of(problem)
     names = [f"{each.__module__.replace('._exceptions', '')}.{each.__qualname__}" for each in type(problem).__mro__]
     by_type: Kind = next((_TYPES[name] for name in names if name in _TYPES), "reply")
     kind: Kind = _STATUSES.get(status, "server" if status >= 500 else by_type)
@@ -66,18 +64,3 @@ def failure_of(problem: BaseException, *, creating: bool = False, file: bool = F
         kind = "template" if creating else "file" if file else kind
     detail = str(problem) if kind not in ("late", "cut") and not isinstance(problem, KeyError) else ""
     return CloudFailure(kind, detail, status or None)
-
-
-def _status_of(problem: BaseException) -> int:
-    """The HTTP status that the provider answered with; 0 where there was none."""
-    said = getattr(problem, "http_status", None)  # connectrpc's
-    if isinstance(said, int) and said >= 400:
-        return said
-    for frame, _ in traceback.walk_tb(problem.__traceback__):
-        for name in _LOCALS:
-            response = frame.f_locals.get(name)
-            for attribute in ("status_code", "status"):
-                found = getattr(response, attribute, None)
-                if isinstance(found, int) and 400 <= found < 600:
-                    return int(found)
-    return 0

@@ -40,11 +40,13 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
     for other in ("AGENT_EXECUTOR", template_name, "AGENT_KEEP_SANDBOX", "AGENT_SANDBOX_LIFE"):
         _check_choice(settings, other, key_name)
     _check_variables(settings, key_name)
+    api_name = f"{name.upper()}_API_URL"
+    api_url = _address(settings, api_name, key_name)
     environment = settings.agent_sandbox_env
     return CloudTarget(
         key.reveal(),
         domain=_checked(getattr(settings, domain_name.lower()), domain_name, settings.source(domain_name)),
-        api_url=_address(settings, f"{name.upper()}_API_URL", key_name),
+        api_url=api_url,
         sandbox_url=_address(settings, f"{name.upper()}_SANDBOX_URL", key_name),
         template=getattr(settings, template_name.lower()) or "",
         session=_id(settings.agent_session, settings.source(_SESSION)),
@@ -53,7 +55,7 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
         environment=variables(_ENV, environment.reveal(), settings.source(_ENV)) if environment is not None else (),
         key_name=key_name,
         key_source=settings.source(key_name),
-        domain_name=domain_name,
+        domain_name=api_name if api_url else domain_name,
     )
 
 
@@ -74,7 +76,7 @@ def _check_choice(settings: Settings, name: str, key_name: str) -> None:
 def _check_variables(settings: Settings, key_name: str) -> None:
     """Variables, which may be secrets, go only to the account that whoever set them has chosen."""
     chosen, where = settings.source(_ENV), settings.source(key_name)
-    if chosen in ("default", where):
+    if chosen in ("default", "argument", where):
         return
     raise SettingsError(
         f"{_ENV} is not sent to the account of {key_name}: they come from different places.",
@@ -101,11 +103,6 @@ def _checked(domain: str | None, name: str, source: str) -> str:
     return domain.rstrip("/")
 
 
-def is_id(text: str) -> bool:
-    """Whether that may be the id of a sandbox."""
-    return _ID.fullmatch(text) is not None
-
-
 def _address(settings: Settings, name: str, key_name: str) -> str:
     """A whole address, of a provider that has such a setting; the key, or what it opens, is sent to it."""
     url: str | None = getattr(settings, name.lower(), None)
@@ -127,6 +124,11 @@ def _address(settings: Settings, name: str, key_name: str) -> str:
             hint="Write https://HOST, without a user, a ? or a #.",
         )
     return url.rstrip("/")
+
+
+def is_id(text: str) -> bool:
+    """Whether that may be the id of a sandbox."""
+    return _ID.fullmatch(text) is not None
 
 
 def _id(text: str | None, source: str) -> str:
