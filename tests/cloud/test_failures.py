@@ -193,3 +193,29 @@ def test_a_provider_that_falls_silent_between_two_cells_is_said(provider: Provid
     provider.cloud.fail(EXECUTE, status=503, times=1)
     assert "has a failure of its own" in refused(executor).message
     assert text(run(executor, "n")) == "42"
+
+
+@pytest.mark.registry
+def test_packages_are_installed_again_in_the_sandbox_that_takes_its_place(
+    provider: Provider, executor: HealingExecutor
+) -> None:
+    assert [name.partition("==")[0] for name in executor.install(["humanize"])] == ["humanize"]
+    assert run(executor, "import humanize").status == "ok"
+    provider.cloud.vanish(provider.ids()[0])
+    time.sleep(1.1)
+    result = run(executor, "humanize.naturalsize(3000)")
+    assert text(result).endswith("'3.0 kB'")
+    assert "packages installed again" in text(result)
+    with pytest.raises(ExecutorError, match="Cannot install no-such-package-xyz") as caught:
+        executor.install(["no-such-package-xyz==1.0"])
+    assert "pip in the sandbox says: ERROR:" in caught.value.why
+
+
+def test_deeply_nested_results_do_no_harm(executor: HealingExecutor) -> None:
+    run(executor, "n = 42")
+    deep = "from IPython.display import display\ndeep = 1\nfor _ in range({depth}): deep = [deep]\n"
+    for depth in (100, 950, 5000):
+        code = deep.format(depth=depth) + "display({'application/json': deep, 'text/plain': 'x'}, raw=True)"
+        run(executor, code)
+        assert text(run(executor, "n")).endswith("42")
+        executor.start()

@@ -20,6 +20,7 @@ from ..names import file_infos
 from ..names import inside as inside_name
 from .box import CloudBox
 from .engine import CloudEngine, CloudFailure, CloudTarget
+from .failures import said
 from .inside import PIP_S
 from .target import is_id
 from .worker import Run
@@ -35,6 +36,8 @@ _MARGIN_S = 30.0
 _MAX_TEXT = 256
 """Times the text that is kept; code that prints more is stopped (AGENT_LIMIT_TEXT)."""
 _COPY_S = 900.0
+_MAX_FILE = 1 << 30
+"""Bytes: of a file that is copied out, which is in memory as a whole."""
 
 
 class CloudExecutor:
@@ -208,6 +211,12 @@ class CloudExecutor:
         total = self._ask("size", f"copy {name}", {"name": name}).get("size")
         if not isinstance(total, int) or total < 0:
             raise WorkspaceError(f"There is no file {name[:200]} in the sandbox.", hint="%agent files")
+        if total > _MAX_FILE:
+            raise WorkspaceError(
+                f"{name} is too large to be copied from the sandbox.",
+                why=f"It has {mib(total)}; {self.box.engine.title}'s SDK holds a file in memory.",
+                hint=f"Pieces of up to {mib(_MAX_FILE)} can be copied.",
+            )
         data = self.box.request(lambda: self.box.engine.read(f"{self.box.folder}/{name}"), _COPY_S)
         if len(data) != total:
             raise WorkspaceError(f"Cannot copy {name} from the sandbox.", why="It did not arrive whole.")
@@ -243,7 +252,7 @@ class CloudExecutor:
         answer = self._ask("pip", f"install {names}", {"packages": wanted}, timeout_s=PIP_S + _MARGIN_S)
         added = answer.get("added")
         if not isinstance(added, list):
-            why = f"pip in the sandbox says: {' '.join(str(answer.get('problem', 'nothing')).split())[:300]}"
+            why = f"pip in the sandbox says: {said(answer.get('problem', 'nothing'))}."
             raise ExecutorError(f"Cannot install {names}.", executor=self.name, why=why)
         return [str(each)[:200] for each in added[:1_000] if str(each).isprintable()]
 
@@ -251,8 +260,8 @@ class CloudExecutor:
 
     def _ready(self) -> None:
         if self._spoiled:
-            self._spoiled = False
             self.box.restart()
+            self._spoiled = False
         self.box.ready()
 
     def _settle(
@@ -314,7 +323,10 @@ class CloudExecutor:
             self.box.extend_meanwhile()
             if output is None or collector is None:
                 continue
-            length = _size(output)
+            try:
+                length = _size(output)
+            except RecursionError:  # JSON nested just deep enough to be parsed
+                continue
             if length > self.limits.message_bytes:
                 return "large"
             size += length if output["output_type"] == "stream" else 0
@@ -346,6 +358,7 @@ class CloudExecutor:
             return ErrorInfo("SandboxLost", f"The sandbox at {title} ended while the code ran.")
         if failure is None:
             return ErrorInfo("KernelDied", f"The kernel in the {title} sandbox ended while the code ran.")
+        self._spoiled = True  # it may be busy still
         return self._connection_lost(failure)
 
     def _connection_lost(self, failure: CloudFailure) -> ErrorInfo:
@@ -397,7 +410,7 @@ class CloudExecutor:
                 f"Cannot {doing}: the sandbox gave no answer.", executor=self.name, hint="%agent restart"
             )
         if "error" in answer:
-            raise WorkspaceError(f"Cannot {doing}.", why=f"The sandbox says: {str(answer['error'])[:200]}.")
+            raise WorkspaceError(f"Cannot {doing}.", why=f"The sandbox says: {said(answer['error'])}.")
         return answer
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ...errors import ExecutorError, ExecutorTimeout
-from ...outputs import clean_text
+from ...outputs import clean_text, strip_colours
 from .engine import CloudFailure, CloudTarget, Kind
 
 _REASON_CHARS = 300
@@ -67,9 +67,15 @@ def error_of(
         "template": repr(target.template) if target.template else "of that name",
         "id": sandbox_id or target.session,
     }
-    said = shortened(failure.detail)
-    status = f"{failure.status}: " if failure.status and not said.startswith(str(failure.status)) else ""
-    why = f"It says {status}{said}." if said else f"It answers {failure.status}." if failure.status else meaning.why
+    words_of = shortened(failure.detail.replace(target.api_key, "***"))
+    status = f"{failure.status}: " if failure.status and not words_of.startswith(str(failure.status)) else ""
+    why = (
+        f"It says {status}{words_of}."
+        if words_of
+        else f"It answers {failure.status}."
+        if failure.status
+        else meaning.why
+    )
     if failure.kind == "key":
         why = f"{target.key_name} comes from {target.key_source}. {why}"
     kind = ExecutorTimeout if failure.kind == "late" else ExecutorError
@@ -83,5 +89,9 @@ def error_of(
 
 def shortened(text: str) -> str:
     """The provider's words as they may stand in a message: one line, nothing in it that may be a secret."""
-    line = " ".join(clean_text(text).split())[:_REASON_CHARS].rstrip(".")
-    return _LONG_WORD.sub("...", line)
+    return _LONG_WORD.sub("...", said(text))
+
+
+def said(text: object) -> str:
+    """What somebody over there said, as one line of plain text without a full stop."""
+    return " ".join(strip_colours(clean_text(str(text))).split())[:_REASON_CHARS].rstrip(".")

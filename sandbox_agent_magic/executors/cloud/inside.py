@@ -19,7 +19,15 @@ PIP_S = 600
 def pip(packages: list[str]) -> dict[str, object]:
     """Install wheels; what was added, or why not."""
     report = os.path.join(tempfile.mkdtemp(prefix="pip-"), "report")
-    options = ["--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--quiet", "--report", report]
+    options = [
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--quiet",
+        "--no-color",
+        "--report",
+        report,
+    ]
     try:
         command = [sys.executable, "-m", "pip", "install", *options, "--", *packages]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_S, stdin=subprocess.DEVNULL)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
-from ...errors import MissingDependencyError, SettingsError
+from ...errors import SettingsError
 from ...types import MimeBundle, Output, OutputHook
 from .engine import OURS, CloudFailure, CloudSandbox, CloudTarget
 from .scalebox_failures import failure_of
+from .sdks import check_installed
 
 if TYPE_CHECKING:
     from scalebox.code_interpreter import Context, Sandbox
@@ -53,7 +54,7 @@ class ScaleboxEngine:
     preamble = ""
 
     def __init__(self, target: CloudTarget) -> None:
-        check_installed()
+        check_installed(self.name, "scalebox.code_interpreter")
         if os.environ.get("SBX_DEBUG", "").lower() == "true":
             raise SettingsError(
                 "SBX_DEBUG is set.",
@@ -250,31 +251,6 @@ class ScaleboxEngine:
             if time.monotonic() > end:
                 raise CloudFailure("late", f"the sandbox did not start within {_START_S:g} seconds")
             time.sleep(_POLL_S)
-
-
-def check_installed() -> None:
-    """Raise MissingDependencyError unless the SDK can be imported."""
-    try:
-        import scalebox.code_interpreter  # noqa: F401
-    except ModuleNotFoundError as problem:
-        if str(problem.name).partition(".")[0] != "connectrpc":
-            raise MissingDependencyError(
-                "The executor scalebox cannot be loaded.", extra="scalebox", why=f"{problem}."
-            ) from None
-        raise _clash(problem) from None
-    except ImportError as problem:
-        raise _clash(problem) from None
-
-
-def _clash(problem: ImportError) -> MissingDependencyError:
-    error = MissingDependencyError(
-        "The executor scalebox cannot be loaded.",
-        extra="scalebox",
-        why="The SDKs of Scalebox and E2B cannot share an environment: both bring a module connectrpc "
-        f"({problem.msg}).",
-    )
-    error.hint = 'Make an environment without E2B\'s: pip install "sandbox-agent-magic[scalebox]" in a new one.'
-    return error
 
 
 @contextlib.contextmanager

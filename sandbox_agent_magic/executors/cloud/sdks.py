@@ -22,7 +22,7 @@ def check_installed(executor: str, module: str) -> None:
         return
     except ImportError as problem:
         name, why = str(problem.name).partition(".")[0], f"{problem.msg}."
-        installed = not (isinstance(problem, ModuleNotFoundError) and name == module)
+        installed = not (isinstance(problem, ModuleNotFoundError) and name == module.partition(".")[0])
     error = MissingDependencyError(f"The executor {executor} cannot be loaded.", extra=executor, why=why)
     if installed and name == _SHARED:
         error.why = (

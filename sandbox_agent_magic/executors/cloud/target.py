@@ -76,7 +76,7 @@ def _check_choice(settings: Settings, name: str, key_name: str) -> None:
 def _check_variables(settings: Settings, key_name: str) -> None:
     """Variables, which may be secrets, go only to the account that whoever set them has chosen."""
     chosen, where = settings.source(_ENV), settings.source(key_name)
-    if chosen in ("default", where):
+    if chosen in ("default", "argument", where):
         return
     raise SettingsError(
         f"{_ENV} is not sent to the account of {key_name}: they come from different places.",

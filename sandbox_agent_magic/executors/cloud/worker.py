@@ -56,7 +56,11 @@ class Call(Generic[T]):
 
 def bounded(function: Callable[[], T], timeout_s: float) -> T:
     """Call `function` in a thread. Raises what it raises, and CloudFailure `late`."""
-    return Call(function).result(timeout_s)
+    try:
+        call = Call(function)
+    except RuntimeError:  # Python is about to end, and takes no new threads
+        return function()
+    return call.result(timeout_s)
 
 
 class _Stopped(BaseException):
