@@ -123,9 +123,9 @@ requirements-lab41:  ## Renew the list for the oldest JupyterLab and ipykernel t
 requirements-scalebox:  ## Renew the list for the tests of Scalebox.
 	@echo "==> $(SCALEBOX_LIST)"
 	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
-	@printf 'pytest>=8.3\npytest-timeout>=2.3\n' | \
+	@printf 'matplotlib>=3.9\npandas>=2.2\npytest>=8.3\npytest-timeout>=2.3\n' | \
 		env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
-		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml - --extra scalebox --upgrade --universal --python-version 3.11 \
+		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml - --extra local --extra scalebox --upgrade --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o scalebox.new
 	@{ echo "# The SDK of Scalebox, with all that this package and its tests need. Made by 'make requirements-scalebox'; do not edit."; \
 		cat scalebox.new; } > $(SCALEBOX_LIST) && rm scalebox.new

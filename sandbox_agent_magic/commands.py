@@ -70,9 +70,8 @@ def reset(session: Session) -> str:
     folder, kept = session.folder, session.kept()
     session.reset()
     if kept:
-        also = ", and go on: %agent sandboxes -e NAME" if len(kept) > 1 else f", and goes on: --session {kept[0].id}"
-        names = ", ".join(f"{info.id} ({info.executor})" for info in kept)
-        return f"New conversation. What was kept has its variables and files{also}. It is {names}."
+        names = ", ".join(f"-e {info.executor} --session {info.id}" for info in kept)
+        return f"New conversation. What was kept goes on, with its variables and files: {names}"
     files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
     return f"New conversation. The sandbox's variables are gone, {files}"
 

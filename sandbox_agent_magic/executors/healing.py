@@ -99,6 +99,7 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
             )
         ran = sum(isinstance(each, _Ran) for each in self._done)
         packages = ", packages installed again" if any(isinstance(each, _Installed) for each in self._done) else ""
+        pieces = "piece" if ran == 1 else "pieces"
         begun = f"The {self.name} kernel was lost, and another one took its place"
         done = 0
         for each in self._done:
@@ -115,10 +116,10 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
             again = self.inner.execute(each.code, timeout_s=each.timeout_s, on_output=lambda _: None)
             if again.status != "ok":
                 reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
-                return f"{begun}: {done} of {ran} pieces of code ran again, then one failed ({reason}).", False
+                return f"{begun}: {done} of {ran} {pieces} of code ran again, then one failed ({reason}).", False
             done += 1
         return (
-            f"{begun}: files were sent again{packages}, and the {ran} pieces of code that had worked ran again.",
+            f"{begun}: files were sent again{packages}, and the {ran} {pieces} of code that had worked ran again.",
             True,
         )
 

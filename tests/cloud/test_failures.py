@@ -118,6 +118,16 @@ def test_a_cut_connection_is_an_error_and_the_variables_stay(provider: Provider,
     assert text(run(executor, "kept")) == "42"
 
 
+def test_a_connection_that_ended_while_nobody_used_it_is_made_anew(
+    provider: Provider, executor: HealingExecutor
+) -> None:
+    run(executor, "kept = 42")
+    time.sleep(1.1)
+    provider.cloud.fail(EXECUTE, cut_after=0)
+    result = run(executor, "kept")
+    assert (text(result), result.state_lost) == ("42", False)
+
+
 def test_what_the_sdk_and_we_log_has_no_key_in_it(
     provider: Provider, executor: HealingExecutor, caplog: pytest.LogCaptureFixture
 ) -> None:

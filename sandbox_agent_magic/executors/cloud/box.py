@@ -71,8 +71,7 @@ class CloudBox:
             return
         if self._generation:
             try:
-                self.extend()
-                if self._same():
+                if self._is_there():
                     return
             except CloudFailure as failure:
                 if failure.kind != "gone" and not self._is_gone():
@@ -257,6 +256,18 @@ class CloudBox:
         self.folder, self._pid, self._generation = folder, pid, generation
         if self.target.environment:
             self.call("environ", {"values": dict(self.target.environment)})
+
+    def _is_there(self) -> bool:
+        """Prolong the sandbox's life, and `_same`. Raises CloudFailure."""
+        try:
+            self.extend()
+            return self._same()
+        except CloudFailure as failure:
+            if failure.kind != "cut":
+                raise
+        self.engine.disconnect()  # a connection that was idle for long may have ended without a word
+        self.extend()
+        return self._same()
 
     def _same(self) -> bool:
         """Whether the context is the one of before, with its variables. Raises CloudFailure."""

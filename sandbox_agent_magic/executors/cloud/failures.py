@@ -22,23 +22,28 @@ class _Meaning:
 
 
 _AGAIN = "Try again later."
-_ADDRESS = "Look whether this machine is online; {domain} is the address, if you set one."
+_ADDRESS = "Look whether this machine is online{and_the_address}."
 _MEANINGS: dict[Kind, _Meaning] = {
     "key": _Meaning("{title} does not accept the key.", "Set {key} to a key of your account."),
     "forbidden": _Meaning("{title} refuses this.", "Look at what this key may do, or set {key} to another one."),
-    "gone": _Meaning("There is no sandbox {id} at {title} (any more).", "%agent sandboxes lists those that run."),
-    "template": _Meaning("{title} has no template {template}.", "Set {name}_TEMPLATE to one of your account's."),
+    "gone": _Meaning(
+        "There is no sandbox {id} at {title} (any more).", "%agent sandboxes -e {executor} lists those that run."
+    ),
+    "template": _Meaning(
+        "{title} does not know the template{template}.", "Set {name}_TEMPLATE to one of your account's."
+    ),
     "refused": _Meaning("{title} refuses this request.", "Look at {name}_TEMPLATE and AGENT_SANDBOX_LIFE."),
     "funds": _Meaning(
-        "The account at {title} is used up.", "Look at its plan and credit; %agent sandboxes lists what runs."
+        "The account at {title} is used up.",
+        "Look at its plan and credit; %agent sandboxes -e {executor} lists what runs.",
     ),
-    "busy": _Meaning("{title} takes no more requests now.", f"{_AGAIN} %agent sandboxes lists what runs."),
+    "busy": _Meaning(
+        "{title} takes no more requests now.", f"{_AGAIN} %agent sandboxes -e {{executor}} lists what runs."
+    ),
     "server": _Meaning("{title} has a failure of its own.", _AGAIN),
     "unreachable": _Meaning("{title} cannot be reached.", _ADDRESS),
     "cut": _Meaning("The connection to {title} was cut.", "Try again."),
-    "late": _Meaning(
-        "{title} does not answer.", f"{_AGAIN} {{domain}} is the address, if you set one.", "No answer in time."
-    ),
+    "late": _Meaning("{title} does not answer.", _ADDRESS, "No answer in time."),
     "file": _Meaning("A file cannot be copied from or to {title}.", "%agent files lists what is there."),
     "reply": _Meaning(
         "{title} gave an answer that is not understood.", "Look whether {domain} is an address of {title}."
@@ -59,12 +64,15 @@ def error_of(
         sandbox_id: of the sandbox that was meant.
     """
     meaning = _MEANINGS[failure.kind]
+    address = target.api_url or target.domain
     words = {
         "title": title,
         "key": target.key_name,
         "domain": target.domain_name,
+        "executor": name,
         "name": name.upper(),
-        "template": repr(target.template) if target.template else "of that name",
+        "template": f" {target.template!r}" if target.template else "",
+        "and_the_address": f", and whether {target.domain_name} is right: {address}" if address else "",
         "id": sandbox_id or target.session,
     }
     words_of = shortened(failure.detail.replace(target.api_key, "***"))
