@@ -189,14 +189,14 @@ def test_nothing_that_the_sdk_can_raise_is_unknown() -> None:
 )
 @pytest.mark.parametrize("route", ["POST /execute", "GET /files", "filesystem|process", "/timeout"])
 def test_a_refusal_is_told_by_its_status_wherever_it_comes_from(
-    cloud: Cloud, executor: CloudExecutor, route: str, status: int, kind: str
+    cloud: Cloud, route: str, status: int, kind: str
 ) -> None:
-    run(executor, "1")
-    engine = executor.box.engine
+    engine = E2BEngine(target(cloud))
+    engine.create()
     cloud.fail(route, status=status, times=20)
     calls = {
         "POST /execute": lambda: engine.run("1", on_output=lambda _: None, timeout_s=60),
-        "GET /files": lambda: engine.read(f"{executor.box.folder}/none"),
+        "GET /files": lambda: engine.read("/home/user/none"),
         "filesystem|process": lambda: engine.interrupt(1),
         "/timeout": lambda: engine.extend(60),
     }
@@ -209,6 +209,7 @@ def test_a_refusal_is_told_by_its_status_wherever_it_comes_from(
         expected = {403: "reply", 500: "reply", 503: "cut"}.get(status, expected)
     assert caught.value.kind == expected
     assert cloud.key not in str(caught.value)
+    engine.disconnect()
 
 
 def test_a_gateway_that_knows_no_sandbox_is_told_from_one_that_fails(cloud: Cloud, executor: CloudExecutor) -> None:
