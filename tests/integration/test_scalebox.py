@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engines import command
+
 TESTS = Path(__file__).parents[1]
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 def test_the_tests_of_scalebox_pass_in_an_environment_with_its_sdk(tmp_path: Path) -> None:
-    python = Path(os.environ.get("SCALEBOX_VENV", "")) / "bin" / "python"
-    if not os.environ.get("SCALEBOX_VENV") or not python.is_file():
-        pytest.skip("SCALEBOX_VENV does not name an environment with Scalebox's SDK; `make test` makes one")
+    python = command("scalebox").parent / "python"
     report = tmp_path / "report.xml"
     done = subprocess.run(
         [python, "-P", "-m", "pytest", "cloud", "scalebox", "-q", f"--junit-xml={report}"],
