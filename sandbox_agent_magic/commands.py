@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from .executors.engines import EngineInfo
     from .ledger import CostReport
     from .session import Session
     from .types import FileInfo
@@ -70,10 +71,15 @@ def reset(session: Session) -> str:
     folder, kept = session.folder, session.kept()
     session.reset()
     if kept:
-        names = ", ".join(f"-e {info.executor} --session {info.id}" for info in kept)
-        return f"New conversation. What was kept goes on, with its variables and files: {names}"
+        return f"New conversation. {kept_text(kept)}"
     files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
     return f"New conversation. The sandbox's variables are gone, {files}"
+
+
+def kept_text(kept: Sequence[EngineInfo]) -> str:
+    """What goes on after the end, and how to use it again."""
+    names = ", ".join(f"-e {info.executor} --session {info.id}" for info in kept)
+    return f"Kept, with its variables and files: {names}"
 
 
 def sandbox(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001

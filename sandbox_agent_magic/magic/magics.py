@@ -195,7 +195,7 @@ class AgentMagics(Magics):
 
     def _run(self, options: argparse.Namespace, cell: str) -> RunResult:
         from ..bridge import values_of
-        from ..commands import new_files_text
+        from ..commands import kept_text, new_files_text
         from ..context import hints
         from ..settings.options import overrides_of
         from ..types import RunRequest
@@ -226,6 +226,8 @@ class AgentMagics(Magics):
         )
         if isolated and result.files:
             print(new_files_text(result.files, self._folder(result.executor)))
+        if options.keep_sandbox:
+            print(kept_text(self.session.kept()))
         return result
 
     def _folder(self, executor: str) -> Path | None:

@@ -85,6 +85,10 @@ def test_sandboxes_are_listed_told_apart_and_ended(
     assert set(provider.ids()) == {left_over, own}
     agent(shell, "sandboxes")
     assert re.search(rf"{name} +{own} .*ends with this kernel", capsys.readouterr().out)
+    provider.cloud.fail("GET .*/sandboxes$", status=503)
+    agent(shell, "sandboxes")
+    said = "ends with this kernel; the account's others: .* failure of its own"
+    assert re.search(rf"{own} .*{said}", capsys.readouterr().out)
     agent(shell, f"sandbox end {left_over}")
     assert f"ended {left_over}" in capsys.readouterr().out
     assert provider.ids() == [own]
@@ -101,7 +105,7 @@ def test_a_kept_sandbox_survives_a_reset_and_is_used_again(
     name = provider.name
     ask(shell, f"-e {name} --keep-sandbox")
     (kept,) = provider.ids()
-    capsys.readouterr()
+    assert f"Kept, with its variables and files: -e {name} --session {kept}\n" in capsys.readouterr().out
     agent(shell, "sandboxes")
     assert re.search(rf"{kept} .*goes on after this kernel", capsys.readouterr().out)
     agent(shell, "reset")

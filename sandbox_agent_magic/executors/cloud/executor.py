@@ -8,6 +8,7 @@ import tempfile
 import time
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -150,11 +151,18 @@ class CloudExecutor:
         """As `ListsEngines.engines`: its own, then all others of the account."""
         box = self.box
         place = f"{box.engine.title}'s cloud"
-        found = []
+        found: list[EngineInfo] = []
         if box.sandbox_id:
             note = "was there before, and stays" if box.borrowed else "goes on after this kernel" if box.keep else ""
             found.append(EngineInfo(self.name, box.sandbox_id, place, box.started, note))
-        for each in box.request(box.engine.list):
+        try:
+            others = box.request(box.engine.list)
+        except ExecutorError as error:
+            if not found:
+                raise
+            note = f"{found[0].note or 'ends with this kernel'}; the account's others: {error.message}"
+            return [replace(found[0], note=note)]
+        for each in others:
             if each.sandbox_id != box.sandbox_id:
                 note = "of another notebook, or left over" if each.ours else "not made here"
                 found.append(EngineInfo(self.name, each.sandbox_id, place, each.started, note))
