@@ -118,6 +118,13 @@ def test_a_cut_connection_is_an_error_and_the_variables_stay(provider: Provider,
     assert text(run(executor, "kept")) == "42"
 
 
+def test_a_passing_failure_after_the_code_costs_nothing(provider: Provider, executor: HealingExecutor) -> None:
+    run(executor, "kept = 42")
+    threading.Timer(0.5, lambda: provider.cloud.fail(EXECUTE, status=503)).start()
+    result = run(executor, "import time; time.sleep(1)\nopen('made.txt', 'w').close()")
+    assert (result.status, result.state_lost, [info.name for info in result.new_files]) == ("ok", False, ["made.txt"])
+
+
 def test_a_connection_that_ended_while_nobody_used_it_is_made_anew(
     provider: Provider, executor: HealingExecutor
 ) -> None:

@@ -51,6 +51,8 @@ class CloudBox:
         """Where code works, as the sandbox knows it."""
         self.lost = False
         """Its variables are gone, and nobody has been told."""
+        self.spoiled = False
+        """Nobody knows what the context is doing: it is replaced before it is used again."""
         self.started: datetime | None = None
         self._connected = False
         self._generation = ""
@@ -67,6 +69,8 @@ class CloudBox:
         Raises:
             ExecutorError: it cannot be had.
         """
+        if self.spoiled:
+            self.restart()
         if self._generation and time.monotonic() - self._answered_at < _FRESH_S:
             return
         if self._generation:
@@ -104,6 +108,7 @@ class CloudBox:
             ExecutorError: it cannot be had.
         """
         if not self._generation:
+            self.spoiled = False
             return
         self.lost = True
         self.engine.disconnect()
@@ -113,6 +118,7 @@ class CloudBox:
             if failure.kind != "gone" and not self._is_gone():
                 raise self.error(failure) from None
             self._forget()
+        self.spoiled = False
         self._open()
 
     def died(self, failure: CloudFailure | None) -> bool:
@@ -136,6 +142,7 @@ class CloudBox:
         self.engine.disconnect()
         self._connected = False
         self._generation = self.folder = ""
+        self.spoiled = False
         if self._extension is not None:
             self._extension.ended.wait(_END_S)
 
