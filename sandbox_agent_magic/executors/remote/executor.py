@@ -16,6 +16,7 @@ from ...outputs import OutputCollector, OutputLimits, mib
 from ...types import Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, OutputHook, ProgressHook
 from ..engines import EngineInfo
 from ..execution import Execution
+from ..names import file_infos
 from ..names import inside as inside_name
 from .kernel import Outcome, RemoteKernel
 from .server import JupyterServer, Target
@@ -26,8 +27,6 @@ _GRACE_S = 10.0
 _KEYBOARD_GRACE_S = 3.0
 _CHUNK = 1 << 20
 """Of a file, in one request: tornado takes messages of up to 10 MiB."""
-_MAX_FILES = 10_000
-_MAX_NAME = 1_000
 
 
 class RemoteExecutor:
@@ -186,7 +185,7 @@ class RemoteExecutor:
         """Regular files of the kernel's folder."""
         self._ready()
         files = self._ask("list", "list the files").get("files")
-        return _infos(files if isinstance(files, list) else [])
+        return file_infos(files)
 
     def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Refuse: the environment over there may be shared.
@@ -274,7 +273,7 @@ class RemoteExecutor:
 
     def _changed(self, execution: Execution) -> tuple[FileInfo, ...]:
         try:
-            return tuple(_infos(self._kernel.changes(execution)))
+            return tuple(file_infos(self._kernel.changes(execution)))
         except (SocketClosed, ExecutorError):
             return ()  # the next execution finds out what is the matter
 
@@ -308,16 +307,6 @@ class RemoteExecutor:
         if not 0 < len(piece) <= size:
             raise WorkspaceError(f"Cannot copy {name} from the remote kernel.", why="It did not arrive whole.")
         return piece
-
-
-def _infos(rows: Sequence[object]) -> list[FileInfo]:
-    """Names and sizes that may be ones; what the kernel says is a claim."""
-    found = []
-    for row in rows[:_MAX_FILES]:
-        match row:
-            case [str(name), int(size)] if size >= 0 and len(name) <= _MAX_NAME and name.isprintable():
-                found.append(FileInfo(name, size))
-    return found
 
 
 _alive: weakref.WeakSet[RemoteExecutor] = weakref.WeakSet()
