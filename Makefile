@@ -16,6 +16,8 @@ NODE_MODULES := scripts/labextension/node_modules
 LAB41_VENV := .venv-lab41
 LAB41_LIST := tests/requirements-lab41.txt
 LITELLM_LIST := tests/requirements-litellm.txt
+GATEWAY_VENV := .venv-gateway
+GATEWAY_LIST := tests/requirements-gateway.txt
 
 SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pycache__/*' -not -path '*/.*') \
 	pyproject.toml README.md LICENSE
@@ -35,9 +37,10 @@ demo: $(VENV)/.installed  ## Ask the embedded model two questions about real dat
 	@$(VENV)/bin/sandbox-agent demo -o demo-output
 
 .PHONY: test
-test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) models lint  ## Build the wheel, install it, check and test it.
+test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) $(GATEWAY_VENV)/.installed models lint  ## Build the wheel, install it, check and test it.
 	@echo "==> the test suite, against the installed wheel"
-	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
+	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" GATEWAY_VENV="$(CURDIR)/$(GATEWAY_VENV)" \
+		COVERAGE_FILE="$(CURDIR)/.coverage" \
 		"$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest --cov --cov-config=../pyproject.toml --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: models
@@ -115,10 +118,21 @@ requirements-lab41:  ## Renew the list for the oldest JupyterLab and ipykernel t
 	@{ echo "# JupyterLab 4.1 and ipykernel 6.29, with all that this package needs. Made by 'make requirements-lab41'; do not edit."; \
 		cat lab41.new; } > $(LAB41_LIST) && rm lab41.new
 
+.PHONY: requirements-gateway
+requirements-gateway:  ## Renew the list for Enterprise Gateway, which needs older packages than we do.
+	@echo "==> $(GATEWAY_LIST)"
+	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
+	@echo 'jupyter-enterprise-gateway>=3.3' | \
+		env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+		$(TOOLS_VENV)/bin/uv pip compile -q - --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o gateway.new
+	@{ echo "# Jupyter Enterprise Gateway, a server that the tests run code on. Made by 'make requirements-gateway'; do not edit."; \
+		cat gateway.new; } > $(GATEWAY_LIST) && rm gateway.new
+
 .PHONY: clean
 clean:  ## Remove what was made here (not the models in your cache folder).
 	@echo "==> removing environments, wheels and caches"
-	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(TOOLS_VENV) build dist demo-output
+	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(GATEWAY_VENV) $(TOOLS_VENV) build dist demo-output
 	@rm -rf $(NODE_MODULES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -134,6 +148,11 @@ $(LAB41_VENV)/.ready: $(LAB41_LIST) scripts/make_venv.py
 
 $(LITELLM_VENV)/.installed: $(LITELLM_LIST) scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) $(LITELLM_LIST)
+	@touch $@
+
+$(GATEWAY_VENV)/.installed: $(GATEWAY_LIST) scripts/make_venv.py
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then $(PYTHON) scripts/make_venv.py $(@D) $(GATEWAY_LIST); \
+		else echo "==> $(@D): skipped, there is no wheel of its pyzmq for this Python" && mkdir -p $(@D); fi
 	@touch $@
 
 # It tests the wheel that the other tests test.
