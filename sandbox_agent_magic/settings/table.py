@@ -235,6 +235,9 @@ class Settings:
     agent_remote_env: Secret | None = option(
         None, "environment variables of the kernel, NAME=VALUE separated by commas", section=_JUPYTER
     )
+    agent_remote_start_timeout: float = option(
+        120.0, "seconds that a kernel may take to start and to answer", section=_JUPYTER, low=1, high=3_600
+    )
     scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
     e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)
 

@@ -141,7 +141,7 @@ def test_a_cut_connection_is_taken_up_again_while_the_code_runs(
     def cut_once(_: object) -> None:
         if not cut:
             cut.append(True)
-            executor._kernel._connected()._socket.sock.shutdown(socket.SHUT_RDWR)
+            executor._kernel.line._connected()._socket.sock.shutdown(socket.SHUT_RDWR)
 
     code = "import time\nprint('one', flush=True)\ntime.sleep(2)\nprint('two')\n6 * 7"
     result = executor.execute(code, timeout_s=60, on_output=cut_once)
@@ -153,7 +153,7 @@ def test_a_connection_that_was_idle_and_closed_is_made_anew_with_its_variables(
 ) -> None:
     executor = make(server)
     run(executor, "kept = 42")
-    executor._kernel._connected()._socket.sock.shutdown(socket.SHUT_RDWR)
+    executor._kernel.line._connected()._socket.sock.shutdown(socket.SHUT_RDWR)
     result = run(executor, "kept")
     assert (text(result), result.state_lost) == ("42", False)
 
@@ -216,7 +216,7 @@ def test_a_second_loss_in_one_run_ends_it_and_a_new_run_may_go_on(
     with pytest.raises(KernelDied, match="lost a second time in this run"):
         run(executor, "n")
     executor.start()
-    assert text(run(executor, "1 + 1")) == "2"
+    assert text(run(executor, "n")).endswith("42")
     executor.shutdown()
 
 

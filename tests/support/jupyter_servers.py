@@ -55,6 +55,11 @@ class Server:
         """What it and its kernels say."""
         return self.home / "log"
 
+    @property
+    def root(self) -> Path:
+        """The folder that it serves, and its kernels start in."""
+        return self.home / "root"
+
     def kernels(self) -> list[dict[str, str]]:
         """The kernels that it runs."""
         found: list[dict[str, str]] = json.loads(self.ask("GET", "api/kernels"))
@@ -69,6 +74,16 @@ class Server:
             content: bytes = response.read()
             return content
 
+    def add_kernelspec(self, name: str, first: str = "") -> None:
+        """A kernel in this environment, which runs a line of Python first."""
+        spec = self.home / "jupyter" / "kernels" / name
+        spec.mkdir(parents=True, exist_ok=True)
+        program = f"{first}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
+        command = [sys.executable, "-P", "-c", program, "-f", "{connection_file}"]
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8"
+        )
+
     def kernel_pids(self) -> list[int]:
         """Processes that it started, its kernels."""
         assert self.process is not None
@@ -76,13 +91,12 @@ class Server:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        root = self.home / "root"
-        root.mkdir(exist_ok=True)
+        self.root.mkdir(exist_ok=True)
         python, arguments = _command(self)
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 [python, "-P", "-m", *arguments, *self.options],
-                cwd=root,
+                cwd=self.root,
                 env={
                     "PATH": f"{Path(python).parent}:{os.environ.get('PATH', '')}",
                     "HOME": str(self.home),
@@ -149,7 +163,7 @@ def _command(server: Server) -> tuple[str, list[str]]:
                 "--allow-root",
                 "--ServerApp.ip=127.0.0.1",
                 f"--ServerApp.port={server.port}",
-                f"--ServerApp.root_dir={server.home / 'root'}",
+                f"--ServerApp.root_dir={server.root}",
                 f"--IdentityProvider.token={server.token}",
                 "--ServerApp.open_browser=False",
                 "--ServerApp.jpserver_extensions={}",
@@ -162,7 +176,7 @@ def _command(server: Server) -> tuple[str, list[str]]:
                 f"--KernelGatewayApp.auth_token={server.token}",
                 "--JupyterWebsocketPersonality.list_kernels=True",
             ]
-    _write_kernelspec(server.home / "jupyter")
+    server.add_kernelspec("python3")  # the gateway's own environment has none
     return _enterprise_python(), [
         "enterprise_gateway",
         "--EnterpriseGatewayApp.ip=127.0.0.1",
@@ -184,13 +198,3 @@ def _enterprise_python() -> str:
     if not folder or not python.is_file():
         pytest.skip("GATEWAY_VENV does not name an environment with Enterprise Gateway; `make test` makes one")
     return str(python)
-
-
-def _write_kernelspec(folder: Path) -> None:
-    """A kernel in this environment: the gateway's own has no packages for code, and no kernel."""
-    spec = folder / "kernels" / "python3"
-    spec.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-P", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    (spec / "kernel.json").write_text(
-        json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8"
-    )
