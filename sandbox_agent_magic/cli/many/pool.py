@@ -114,8 +114,8 @@ class Pool:
     def _start_some(self) -> None:
         while self._waiting and len(self._workers) < self._jobs:
             run = self._waiting.popleft()
-            objection = "Interrupted." if self._interrupts else self._may_start(run.job)
-            if objection:
+            objection = "" if self._interrupts else self._may_start(run.job)
+            if objection or self._interrupts:
                 self._end(run, "not started", objection)
             else:
                 self._workers.append(_Worker(run, self._environment, self._logs, self._news))
@@ -158,9 +158,8 @@ class Pool:
             else:
                 worker.kill()
         if self._interrupts == 1 and self._workers:
-            count = len(self._workers)
-            what = "1 notebook is" if count == 1 else f"{count} notebooks are"
-            self._board.say(f"Interrupted: {what} written as far as done. Ctrl-C again ends at once.")
+            them = "The notebook" if len(self._workers) == 1 else f"The {len(self._workers)} notebooks"
+            self._board.say(f"Interrupted. {them} under way will be written as far as done; Ctrl-C again ends at once.")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -34,10 +34,15 @@ class Progress:
         self._clock = clock
         self._began = self._written_at = clock()
         self._bar = ""
+        self._told = {""}
+        """Why runs were not started; an interrupt needs no word."""
 
     def ended(self, run: Run) -> None:
-        """A line for a run that has come to its end."""
-        self.say(f"[{self._count()}] {shown(run.job.source)}: {how(run)}")
+        """A line for a run that has come to its end, or for the first of those that are not started."""
+        if run.status != "not started" or run.problem not in self._told:
+            self.say(f"[{self._count()}] {shown(run.job.source)}: {how(run)}")
+        if run.status == "not started":
+            self._told.add(run.problem)
 
     def say(self, line: str) -> None:
         """A line of text, above the bar."""
@@ -102,7 +107,8 @@ def how(run: Run) -> str:
     if run.status == "skipped":
         day = run.job.earlier.day if run.job.earlier is not None else ""
         return f"skipped (finished on {day}; --force runs it again)"
-    parts = [f"{run.status} in {clock(run.duration_s)}" if run.began else run.status]
+    word = "stopped at the time limit" if run.status == "time limit" else run.status
+    parts = [f"{word} in {clock(run.duration_s)}" if run.began else word]
     if run.spent.tokens:
         parts.append(f"{tokens_of(run.spent)} tokens, {cost_of(run.spent)}")
     return ", ".join(parts) + (f". {run.problem}" if run.problem else "")

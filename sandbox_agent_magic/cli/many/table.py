@@ -33,8 +33,19 @@ def table(runs: Sequence[Run], *, duration_s: float, width: int | None) -> str:
             widths[at] -= give
             over -= give
     lines = [_line(row, widths) for row in rows]
-    problems = [f"{shown(run.job.source)}: {run.problem}" for run in runs if run.problem]
-    return "\n".join([*lines, *([""] if problems else []), *problems])
+    why = _why(runs)
+    return "\n".join([*lines, *([""] if why else []), *why])
+
+
+def _why(runs: Sequence[Run]) -> list[str]:
+    """Why notebooks did not complete; a reason that several have in common is given once."""
+    reasons: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.problem:
+            reasons.setdefault(run.problem, []).append(run)
+    names = {reason: shown(those[0].job.source) for reason, those in reasons.items()}
+    more = {reason: f" and {len(those) - 1} more" if len(those) > 1 else "" for reason, those in reasons.items()}
+    return [f"{names[reason]}{more[reason]}: {reason}" for reason in reasons]
 
 
 def _row(run: Run) -> tuple[str, ...]:
