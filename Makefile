@@ -18,6 +18,8 @@ LAB41_LIST := tests/requirements-lab41.txt
 LITELLM_LIST := tests/requirements-litellm.txt
 SCALEBOX_VENV := .venv-scalebox
 SCALEBOX_LIST := tests/requirements-scalebox.txt
+GATEWAY_VENV := .venv-gateway
+GATEWAY_LIST := tests/requirements-gateway.txt
 
 SOURCES := $(shell find sandbox_agent_magic examples -type f -not -path '*/__pycache__/*' -not -path '*/.*') \
 	pyproject.toml README.md LICENSE
@@ -37,9 +39,9 @@ demo: $(VENV)/.installed  ## Ask the embedded model two questions about real dat
 	@$(VENV)/bin/sandbox-agent demo -o demo-output
 
 .PHONY: test
-test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(SCALEBOX_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) models lint  ## Build the wheel, install it, check and test it.
+test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(SCALEBOX_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) $(GATEWAY_VENV)/.installed models lint  ## Build the wheel, install it, check and test it.
 	@echo "==> the test suite, against the installed wheel"
-	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" \
+	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" GATEWAY_VENV="$(CURDIR)/$(GATEWAY_VENV)" \
 		SCALEBOX_VENV="$(CURDIR)/$(SCALEBOX_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
 		"$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest --cov --cov-config=../pyproject.toml --cov-report=term $(PYTEST_ARGS)
 
@@ -130,10 +132,21 @@ requirements-scalebox:  ## Renew the list for the tests of Scalebox.
 	@{ echo "# The SDK of Scalebox, with all that this package and its tests need. Made by 'make requirements-scalebox'; do not edit."; \
 		cat scalebox.new; } > $(SCALEBOX_LIST) && rm scalebox.new
 
+.PHONY: requirements-gateway
+requirements-gateway:  ## Renew the list for Enterprise Gateway, which needs older packages than we do.
+	@echo "==> $(GATEWAY_LIST)"
+	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
+	@echo 'jupyter-enterprise-gateway>=3.3' | \
+		env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+		$(TOOLS_VENV)/bin/uv pip compile -q - --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o gateway.new
+	@{ echo "# Jupyter Enterprise Gateway, a server that the tests run code on. Made by 'make requirements-gateway'; do not edit."; \
+		cat gateway.new; } > $(GATEWAY_LIST) && rm gateway.new
+
 .PHONY: clean
 clean:  ## Remove what was made here (not the models in your cache folder).
 	@echo "==> removing environments, wheels and caches"
-	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(SCALEBOX_VENV) $(TOOLS_VENV) build dist demo-output
+	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(SCALEBOX_VENV) $(GATEWAY_VENV) $(TOOLS_VENV) build dist demo-output
 	@rm -rf $(NODE_MODULES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -153,6 +166,11 @@ $(SCALEBOX_VENV)/.ready: $(SCALEBOX_LIST) scripts/make_venv.py
 
 $(LITELLM_VENV)/.installed: $(LITELLM_LIST) scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) $(LITELLM_LIST)
+	@touch $@
+
+$(GATEWAY_VENV)/.installed: $(GATEWAY_LIST) scripts/make_venv.py
+	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info >= (3, 12))'; then $(PYTHON) scripts/make_venv.py $(@D) $(GATEWAY_LIST); \
+		else echo "==> $(@D): skipped, there is no wheel of its pyzmq for this Python" && mkdir -p $(@D); fi
 	@touch $@
 
 # They test the wheel that the other tests test.

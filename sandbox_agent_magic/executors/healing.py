@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .. import scratch
 from ..errors import ExecutorError, KernelDied, WorkspaceError
@@ -17,6 +17,7 @@ from .wrapping import WrappingExecutor
 
 _MAX_LOSSES = 1
 """Of one run; the second one ends it."""
+_EMPTY_S = 60.0
 _KEPT_BYTES = 256 << 20
 """Of copies of files that are gone from the reader's side by the time they are needed again, all together."""
 
@@ -26,6 +27,14 @@ class Recoverable(Executor, Protocol):
 
     def recover(self) -> bool:
         """Make sure that there is an engine; True if its variables were lost since the last execution."""
+
+
+@runtime_checkable
+class Attempting(Executor, Protocol):
+    """An executor that finds out by the code itself whether its engine was lost: that saves asking before each one."""
+
+    def attempt(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult | None:
+        """As `Executor.execute`; None if the engine was lost since the last execution, and then nothing ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +54,18 @@ class _Installed:
     packages: tuple[str, ...]
 
 
-class HealingExecutor(WrappingExecutor[Recoverable]):
+class HealingExecutor(WrappingExecutor[Executor]):
     """Wraps an executor far away.
 
     Each `start` begins a new run, in which one loss is healed.
+
+    Args:
+        inner: one that can tell that its engine was lost, either way.
     """
 
-    def __init__(self, inner: Recoverable) -> None:
+    def __init__(self, inner: Recoverable | Attempting) -> None:
         super().__init__(inner)
+        self._attempt = inner.attempt if isinstance(inner, Attempting) else _asking_first(inner)
         self._done: list[_Sent | _Ran | _Installed] = []
         """What brought the engine to its state, in order."""
         self._losses = 0
@@ -75,20 +88,24 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
         """
         notes: list[Output] = []
         whole = True
-        if self.inner.recover() or self._lost:
+        while True:
+            result = None if self._lost else self._attempt(code, timeout_s=timeout_s, on_output=on_output)
+            if result is not None:
+                break
+            self._lost = True
+            self._count_loss()
+            text, whole = self._heal(on_output)
             self._lost = False
-            text, whole = self._heal()
             note: Output = {"output_type": "stream", "name": "stderr", "text": text + "\n"}
             on_output(note)
             notes.append(note)
-        result = self.inner.execute(code, timeout_s=timeout_s, on_output=on_output)
         if result.status == "ok":
             self._done.append(_Ran(code, timeout_s))
         self._lost = result.state_lost
         return replace(result, outputs=(*notes, *result.outputs), state_lost=result.state_lost or not whole)
 
-    def _heal(self) -> tuple[str, bool]:
-        """Bring files and variables back: what to say, and whether all of it is there again."""
+    def _count_loss(self) -> None:
+        """Of this run; one too many ends it."""
         self._losses += 1
         if self._losses > _MAX_LOSSES:
             raise KernelDied(
@@ -97,6 +114,10 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
                 why="What had worked was run again once, and then it was lost again.",
                 hint="The steps that had finished are kept. Look for what ends it, such as too little memory.",
             )
+
+    def _heal(self, on_output: OutputHook) -> tuple[str, bool]:
+        """Bring files and variables back: what to say, and whether all of it is there again."""
+        self.inner.execute("", timeout_s=_EMPTY_S, on_output=on_output)  # if it is long in coming, that is said
         ran = sum(isinstance(each, _Ran) for each in self._done)
         packages = ", packages installed again" if any(isinstance(each, _Installed) for each in self._done) else ""
         pieces = "piece" if ran == 1 else "pieces"
@@ -114,6 +135,8 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
                     return f"{begun}, without packages of before: {error.message} {error.why}", False
                 continue
             again = self.inner.execute(each.code, timeout_s=each.timeout_s, on_output=lambda _: None)
+            if again.state_lost:
+                self._count_loss()
             if again.status != "ok":
                 reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
                 return f"{begun}: {done} of {ran} {pieces} of code ran again, then one failed ({reason}).", False
@@ -175,3 +198,14 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
 
     def _is_copy(self, sent: _Sent) -> bool:
         return self._copies is not None and sent.source.parent == self._copies
+
+
+def _asking_first(inner: Recoverable) -> Callable[..., ExecutionResult | None]:
+    """What `Attempting.attempt` is, for one that has to be asked."""
+
+    def attempt(code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult | None:
+        if inner.recover():
+            return None
+        return inner.execute(code, timeout_s=timeout_s, on_output=on_output)
+
+    return attempt

@@ -136,6 +136,23 @@ def caps_of(settings: Settings) -> list[Cap]:
     return [cap for cap in caps if cap.usd is not None or cap.tokens is not None]
 
 
+def day_objection(settings: Settings, ledger: Ledger) -> str:
+    """Why nothing more should be begun today: the day's budget is used up; empty while it is not, or there is none."""
+    for cap in caps_of(settings):
+        if cap.scope != "today":
+            continue
+        spent = ledger.spent(day=date.today().isoformat())
+        if cap.usd is not None and (spent.cost_usd or 0.0) >= cap.usd:
+            return (
+                f"The budget of today (${cap.usd:g}, {cap.usd_setting}) is used up: ${spent.cost_usd or 0:.4f} spent."
+            )
+        if cap.tokens is not None and spent.tokens >= cap.tokens:
+            return (
+                f"The budget of today ({cap.tokens:,} tokens, {cap.tokens_setting}) is used up: {spent.tokens:,} used."
+            )
+    return ""
+
+
 def budget_notes(settings: Settings, ledger: Ledger, notebook: str) -> list[str]:
     """A line on each budget of a notebook or a day, and how much of it is spent."""
     totals = {

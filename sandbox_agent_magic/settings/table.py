@@ -239,6 +239,9 @@ class Settings:
     agent_remote_env: Secret | None = option(
         None, "environment variables of the kernel, NAME=VALUE separated by commas", section=_JUPYTER
     )
+    agent_remote_start_timeout: float = option(
+        120.0, "seconds that a kernel may take to start and to answer", section=_JUPYTER, low=1, high=3_600
+    )
     scalebox_api_key: Secret | None = option(None, "key", section=_SCALEBOX)
     scalebox_domain: str | None = option(None, "another address of its API, without https://", section=_SCALEBOX)
     scalebox_template: str | None = option(None, "template of the sandbox; unset: code-interpreter", section=_SCALEBOX)

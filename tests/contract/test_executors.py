@@ -15,7 +15,7 @@ from sandbox_agent_magic.executors.local import LocalExecutor
 from sandbox_agent_magic.executors.remote import RemoteExecutor, Target
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import ExecutionResult, Executor, OutputHook
-from tests.support.jupyter_servers import jupyter
+from tests.support.jupyter_servers import KINDS, jupyter
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -36,7 +36,7 @@ def test_each_promise_is_kept(make: Callable[[], Executor]) -> None:
     assert [f"{found.name}: {found.detail}" for found in check(make) if not found.ok] == []
 
 
-@pytest.mark.parametrize("kind", ["server", "gateway"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_kernel_far_away_keeps_each_promise_and_leaves_nothing_there(kind: str) -> None:
     with jupyter(kind) as server:
         target = Target(server.url, server.token)

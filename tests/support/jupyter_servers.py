@@ -12,23 +12,53 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+import pytest
+
 START_TIMEOUT_S = 90.0
-_MODULES = {"server": "jupyter_server", "gateway": "kernel_gateway"}
+KINDS = (
+    "server",
+    "gateway",
+    pytest.param(
+        "enterprise",
+        # Its pyzmq has no wheel for a newer Python.
+        marks=[pytest.mark.may_skip] if sys.version_info >= (3, 12) else [],
+    ),
+)
+"""For `parametrize`: Jupyter Server, Kernel Gateway and Enterprise Gateway."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Server:
-    """A running server."""
+    """A server that can be killed and started again at the same address."""
 
-    url: str
+    kind: str
+    home: Path
+    port: int
     token: str
-    process: subprocess.Popen[bytes]
-    root: Path
+    options: Sequence[str] = ()
+    """Further options of its command line."""
+    process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log(self) -> Path:
+        """What it and its kernels say."""
+        return self.home / "log"
+
+    @property
+    def root(self) -> Path:
+        """The folder that it serves, and its kernels start in."""
+        return self.home / "root"
 
     def kernels(self) -> list[dict[str, str]]:
         """The kernels that it runs."""
@@ -44,60 +74,127 @@ class Server:
             content: bytes = response.read()
             return content
 
+    def add_kernelspec(self, name: str, first: str = "") -> None:
+        """A kernel in this environment, which runs a line of Python first."""
+        spec = self.home / "jupyter" / "kernels" / name
+        spec.mkdir(parents=True, exist_ok=True)
+        program = f"{first}\nfrom ipykernel.kernelapp import launch_new_instance\nlaunch_new_instance()"
+        command = [sys.executable, "-P", "-c", program, "-f", "{connection_file}"]
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": command, "display_name": "Python 3", "language": "python"}), "utf-8"
+        )
+
+    def kernel_pids(self) -> list[int]:
+        """Processes that it started, its kernels."""
+        assert self.process is not None
+        return [child.pid for child in psutil.Process(self.process.pid).children()]
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        self.root.mkdir(exist_ok=True)
+        python, arguments = _command(self)
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(
+                [python, "-P", "-m", *arguments, *self.options],
+                cwd=self.root,
+                env={
+                    "PATH": f"{Path(python).parent}:{os.environ.get('PATH', '')}",
+                    "HOME": str(self.home),
+                    "JUPYTER_PATH": str(self.home / "jupyter"),
+                    "LANG": "C.UTF-8",
+                    "PYTHONDONTWRITEBYTECODE": "1",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        end = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                self.ask("GET", "api/kernels")
+                return
+            except (OSError, urllib.error.URLError):
+                time.sleep(0.2)
+        raise RuntimeError(f"the server did not start:\n{self.log.read_text(errors='replace')[-3000:]}")
+
+    def end(self, *, kill: bool = False) -> None:
+        """End it, with its kernels; `kill` leaves it no time to say goodbye."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        kernels = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        for kernel in kernels:
+            try:
+                kernel.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(kernels, timeout=10)
+
 
 @contextmanager
-def jupyter(kind: str) -> Generator[Server]:
-    """Start a `server` (Jupyter Server) or a `gateway` (Kernel Gateway), wait until it answers, and end it."""
+def jupyter(kind: str, *options: str) -> Generator[Server]:
+    """Start a `server` (Jupyter Server), a `gateway` (Kernel Gateway) or an `enterprise` gateway, and end it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(prefix="jupyter-") as home, open(Path(home) / "log", "w+b") as log:
-        root = Path(home) / "root"
-        root.mkdir()
-        command = [sys.executable, "-P", "-m", _MODULES[kind]]
-        if kind == "server":
-            command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", f"--ServerApp.root_dir={root}"]
-            command += [
-                f"--IdentityProvider.token={token}",
+    with tempfile.TemporaryDirectory(prefix="jupyter-", ignore_cleanup_errors=True) as home:
+        server = Server(kind, Path(home), port, secrets.token_hex(16), options)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.end()
+
+
+def _command(server: Server) -> tuple[str, list[str]]:
+    """The Python, and what follows -m."""
+    match server.kind:
+        case "server":
+            return sys.executable, [
+                "jupyter_server",
+                "--allow-root",
+                "--ServerApp.ip=127.0.0.1",
+                f"--ServerApp.port={server.port}",
+                f"--ServerApp.root_dir={server.root}",
+                f"--IdentityProvider.token={server.token}",
                 "--ServerApp.open_browser=False",
                 "--ServerApp.jpserver_extensions={}",
             ]
-        else:
-            command += ["--KernelGatewayApp.ip=127.0.0.1", f"--KernelGatewayApp.port={port}"]
-            command += [f"--KernelGatewayApp.auth_token={token}", "--JupyterWebsocketPersonality.list_kernels=True"]
-        command += ["--allow-root"] if kind == "server" else []
-        process = subprocess.Popen(
-            command,
-            cwd=root,
-            env={
-                "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
-                "HOME": home,
-                "LANG": "C.UTF-8",
-                "PYTHONDONTWRITEBYTECODE": "1",
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        server = Server(f"http://127.0.0.1:{port}", token, process, root)
-        try:
-            _wait(server, Path(log.name))
-            yield server
-        finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(10)
+        case "gateway":
+            return sys.executable, [
+                "kernel_gateway",
+                "--KernelGatewayApp.ip=127.0.0.1",
+                f"--KernelGatewayApp.port={server.port}",
+                f"--KernelGatewayApp.auth_token={server.token}",
+                "--JupyterWebsocketPersonality.list_kernels=True",
+            ]
+    server.add_kernelspec("python3")  # the gateway's own environment has none
+    return _enterprise_python(), [
+        "enterprise_gateway",
+        "--EnterpriseGatewayApp.ip=127.0.0.1",
+        f"--EnterpriseGatewayApp.port={server.port}",
+        "--EnterpriseGatewayApp.port_retries=0",
+        f"--EnterpriseGatewayApp.auth_token={server.token}",
+        "--EnterpriseGatewayApp.list_kernels=True",
+        # Root may start kernels here (in CI it does), and somebody has to be refused.
+        "--EnterpriseGatewayApp.unauthorized_users=mallory",
+        # A client that sends variables empties the kernel's environment but for these.
+        "--EnterpriseGatewayApp.inherited_envs=['PATH','HOME','LANG']",
+    ]
 
 
-def _wait(server: Server, log: Path) -> None:
-    end = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end and server.process.poll() is None:
-        try:
-            server.ask("GET", "api/kernels")
-            return
-        except (OSError, urllib.error.URLError):
-            time.sleep(0.2)
-    raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+def _enterprise_python() -> str:
+    """Enterprise Gateway's virtual environment: it needs older packages than we do."""
+    folder = os.environ.get("GATEWAY_VENV", "")
+    python = Path(folder) / "bin" / "python"
+    if not folder or not python.is_file():
+        pytest.skip("GATEWAY_VENV does not name an environment with Enterprise Gateway; `make test` makes one")
+    return str(python)

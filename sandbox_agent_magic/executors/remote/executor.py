@@ -3,30 +3,47 @@
 from __future__ import annotations
 
 import atexit
-import base64
 import os
-import tempfile
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from ...errors import ExecutorError, MissingDependencyError, WorkspaceError
+from ...errors import ExecutorError, KernelDied, MissingDependencyError
 from ...outputs import OutputCollector, OutputLimits, mib
-from ...types import Capabilities, ErrorInfo, ExecutionResult, ExecutionStatus, FileInfo, OutputHook, ProgressHook
+from ...types import (
+    Capabilities,
+    ErrorInfo,
+    ExecutionResult,
+    ExecutionStatus,
+    FileInfo,
+    OutputHook,
+    ProgressHook,
+    TextHook,
+    no_text,
+)
 from ..engines import EngineInfo
 from ..execution import Execution
 from ..names import file_infos
-from ..names import inside as inside_name
-from .kernel import Outcome, RemoteKernel
-from .server import JupyterServer, Target
+from .files import RemoteFiles
+from .kernel import RemoteKernel
+from .line import Outcome
+from .server import JupyterServer
 from .socket import SocketClosed
+from .target import Target
 
 _GRACE_S = 10.0
 """After an interrupt, before the kernel is restarted: it has a way to go."""
 _KEYBOARD_GRACE_S = 3.0
-_CHUNK = 1 << 20
-"""Of a file, in one request: tornado takes messages of up to 10 MiB."""
+_ENDS = {
+    "died": ErrorInfo("KernelDied", "The remote kernel ended while the code ran."),
+    "gone": ErrorInfo("KernelDied", "The Jupyter server ended the kernel, or was started anew, while the code ran."),
+    "cut": ErrorInfo(
+        "ConnectionLost", "The connection to the Jupyter server was cut while the code ran, and did not come back."
+    ),
+}
+"""Outcomes after which the kernel is not there any more."""
 
 
 class RemoteExecutor:
@@ -59,6 +76,7 @@ class RemoteExecutor:
         """Rich output passes uncleaned from now on; sizes are bounded all the same."""
         self.owner_pid = os.getpid()
         self._kernel = RemoteKernel(JupyterServer(target), self.limits)
+        self._files = RemoteFiles(self._kernel)
         self._spoiled = False
         """Nobody knows what the kernel is doing: restart it before the next execution."""
         self._execution: Execution | None = None
@@ -68,23 +86,42 @@ class RemoteExecutor:
     def start(self) -> None:
         """Nothing yet: the kernel is started by what needs it first."""
 
-    def recover(self) -> bool:
-        """As `Recoverable.recover`: whether another kernel has taken the place of the one before."""
-        self._ready()
-        lost, self._kernel.lost = self._kernel.lost, False
-        return lost
-
     def execute(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult:
         """As `Executor.execute`."""
+        result = self.attempt(code, timeout_s=timeout_s, on_output=on_output)
+        if result is not None:
+            return result
+        result = self.attempt(code, timeout_s=timeout_s, on_output=on_output)
+        if result is None:
+            raise KernelDied(
+                "The remote kernel is lost again and again.",
+                executor=self.name,
+                why="Another one took its place twice, before any code ran.",
+                hint="Look at the server's log for what ends it, such as too little memory.",
+            )
+        return replace(result, state_lost=True)
+
+    def attempt(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult | None:
+        """As `Attempting.attempt`: None if another kernel has taken the place of the one before, and nothing ran."""
         began = time.monotonic()
         collector = OutputCollector(on_output, limits=self.limits, trusted=self.trust_output)
         self._execution = None
         status: ExecutionStatus = "interrupted"
         error: ErrorInfo | None = None
+
+        def say(text: str) -> None:
+            on_output({"output_type": "stream", "name": "stderr", "text": text})
+
         try:
-            self._ready()
+            self._ready(say=say, asks=False)
+            if self._take_lost():
+                return None
             self._spoiled = True  # until the end is known: a second Ctrl-C may come at any moment
-            status, error = self._settle(*self._run(code, collector, timeout_s))
+            done = self._run(code, collector, timeout_s, say)
+            if done is None:
+                self._spoiled = self._kernel.lost = False
+                return None
+            status, error = self._settle(*done)
         except KeyboardInterrupt:
             self._stop()
         execution = self._execution
@@ -97,7 +134,6 @@ class RemoteExecutor:
         outputs = collector.finish()
         if status == "error" and error is None and execution is not None:
             error = execution.error(outputs)
-        lost, self._kernel.lost = self._kernel.lost, False
         return ExecutionResult(
             status=status,
             outputs=outputs,
@@ -105,7 +141,7 @@ class RemoteExecutor:
             error=error,
             new_files=changed,
             duration_s=time.monotonic() - began,
-            state_lost=lost,
+            state_lost=self._take_lost(),
         )
 
     def interrupt(self) -> None:
@@ -134,58 +170,19 @@ class RemoteExecutor:
         return [EngineInfo(self.name, kernel.kernel_id, kernel.server.target.shown, kernel.started, note)]
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
-        """Copy a file into the kernel's folder, in pieces through the kernel: what has no contents API works too."""
-        name = inside_name(name)
+        """As `Executor.put_file`."""
         self._ready()
-        total = done = 0
-        try:
-            with open(source, "rb") as reader:
-                total = os.fstat(reader.fileno()).st_size
-                while True:
-                    piece = reader.read(_CHUNK)
-                    last = done + len(piece) >= total or not piece
-                    data = base64.b64encode(piece).decode()
-                    answer = self._ask(
-                        "write", f"copy {name}", {"name": name, "offset": done, "data": data, "last": last}
-                    )
-                    done += len(piece)
-                    if answer.get("size") != done:
-                        raise WorkspaceError(
-                            f"Cannot copy {name} to the remote kernel.", why="It did not arrive whole."
-                        )
-                    if on_progress is not None:
-                        on_progress(done, total)
-                    if last:
-                        return FileInfo(name, done)
-        except OSError as problem:
-            reason = problem.strerror or str(problem)
-        raise WorkspaceError(f"Cannot read {source}.", why=f"{reason}.")
+        return self._files.put(source, name, on_progress=on_progress)
 
     def get_file(self, name: str, destination: Path) -> None:
-        """Copy a file out of the kernel's folder."""
-        name = inside_name(name)
+        """As `Executor.get_file`."""
         self._ready()
-        total = self._ask("size", f"copy {name}", {"name": name}).get("size")
-        if not isinstance(total, int) or total < 0:
-            raise WorkspaceError(f"There is no file {name[:200]} in the remote kernel's folder.", hint="%agent files")
-        destination = destination / Path(name).name if destination.is_dir() else destination
-        part, temporary = tempfile.mkstemp(dir=destination.parent, prefix=".part-")
-        try:
-            with open(part, "wb") as writer:
-                while writer.tell() < total:
-                    size = min(_CHUNK, total - writer.tell())
-                    writer.write(self._piece(name, writer.tell(), size))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, destination)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        self._files.get(name, destination)
 
     def list_files(self) -> Sequence[FileInfo]:
-        """Regular files of the kernel's folder."""
+        """As `Executor.list_files`."""
         self._ready()
-        files = self._ask("list", "list the files").get("files")
-        return file_infos(files)
+        return self._files.list()
 
     def install(self, packages: Sequence[str]) -> Sequence[str]:
         """Refuse: the environment over there may be shared.
@@ -202,21 +199,32 @@ class RemoteExecutor:
 
     # ---- parts ----------------------------------------------------------------------------------------------------
 
-    def _ready(self) -> None:
+    def _ready(self, *, say: TextHook = no_text, asks: bool = True) -> None:
         if self._spoiled:
+            self._kernel.restart(say=say)
             self._spoiled = False
-            self._kernel.restart()
-        self._kernel.ready()
+        self._kernel.ready(say=say, asks=asks)
 
-    def _run(self, code: str, collector: OutputCollector, timeout_s: float) -> tuple[Execution, Outcome]:
+    def _take_lost(self) -> bool:
+        """Whether variables were lost that nobody was told of; now somebody is."""
+        lost, self._kernel.lost = self._kernel.lost, False
+        return lost
+
+    def _run(
+        self, code: str, collector: OutputCollector, timeout_s: float, say: TextHook
+    ) -> tuple[Execution, Outcome] | None:
         """Send the code and follow it; once more if the kernel was still clearing its queue."""
         for attempt in (1, 2):
             try:
-                execution = self._kernel.begin(code, collector, timeout_s=timeout_s)
-                self._execution = execution
+                execution = self._kernel.begin(code, collector, timeout_s=timeout_s, say=say)
             except SocketClosed:
-                self._kernel.ready()  # it went down since: this connects anew
+                self._kernel.ready(say=say)  # it went down since: this connects anew
+                if self._kernel.lost:
+                    return None
                 continue
+            if execution is None:
+                return None
+            self._execution = execution
             outcome = self._kernel.follow(execution, execution.deadline)
             if attempt == 2 or not (outcome == "done" and execution.aborted):
                 return execution, outcome
@@ -229,16 +237,12 @@ class RemoteExecutor:
         if outcome == "done":
             self._spoiled = False
             return ("ok" if execution.succeeded else "error"), None
-        if outcome == "died":
+        if outcome in _ENDS:
             self._spoiled = False
-            self._kernel.died()
-            return "died", ErrorInfo("KernelDied", "The remote kernel ended while the code ran.")
-        if outcome == "cut":
-            self._spoiled = False
-            text = "The connection to the Jupyter server was cut while the code ran, and did not come back."
-            return "died", ErrorInfo("ConnectionLost", text)
+            self._kernel.forget(lost=True)
+            return "died", _ENDS[outcome]
         if outcome == "large":
-            self._kernel.reconnect()
+            self._kernel.line.reconnect()
         self._interrupt_and_wait(execution, _GRACE_S)
         if outcome == "late":
             return "timeout", ErrorInfo(
@@ -276,37 +280,6 @@ class RemoteExecutor:
             return tuple(file_infos(self._kernel.changes(execution)))
         except (SocketClosed, ExecutorError):
             return ()  # the next execution finds out what is the matter
-
-    def _ask(self, name: str, what: str, arguments: Mapping[str, object] | None = None) -> Mapping[str, object]:
-        """Ask the far end.
-
-        Raises:
-            WorkspaceError: the other side's system refuses.
-            ExecutorError: it does not answer.
-        """
-        try:
-            answer = self._kernel.call(name, arguments)
-        except SocketClosed:
-            raise ExecutorError(
-                f"Cannot {what}: the connection to the remote kernel was cut.", executor=self.name, hint="Try again."
-            ) from None
-        if not answer:
-            raise ExecutorError(
-                f"Cannot {what}: the remote kernel gave no answer.", executor=self.name, hint="%agent restart"
-            )
-        if "error" in answer:
-            raise WorkspaceError(f"Cannot {what}.", why=f"The remote kernel says: {str(answer['error'])[:200]}.")
-        return answer
-
-    def _piece(self, name: str, offset: int, size: int) -> bytes:
-        data = self._ask("read", f"copy {name}", {"name": name, "offset": offset, "size": size}).get("data")
-        try:
-            piece = base64.b64decode(data, validate=True) if isinstance(data, str) else b""
-        except ValueError:
-            piece = b""
-        if not 0 < len(piece) <= size:
-            raise WorkspaceError(f"Cannot copy {name} from the remote kernel.", why="It did not arrive whole.")
-        return piece
 
 
 _alive: weakref.WeakSet[RemoteExecutor] = weakref.WeakSet()

@@ -57,8 +57,14 @@ class Far:
         return {"generation": self.generation, "changed": changed}
 
     def begin(self) -> dict[str, object]:
-        """What was made."""
-        return {"folder": self.folder, "fresh": self.fresh}
+        """What was made, and whether code can be refused here (in a kernel of IPython's that knows its requests)."""
+        shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+        refuses = hasattr(shell, "ast_transformers") and hasattr(getattr(shell, "kernel", None), "get_parent")
+        return {"folder": self.folder, "fresh": self.fresh, "refuses": refuses}
+
+    def same(self) -> dict[str, object]:
+        """Who this is."""
+        return {"generation": self.generation}
 
     def list(self) -> dict[str, object]:
         """All files."""

@@ -1,4 +1,4 @@
-"""A kernel on a Jupyter server: opened, followed, interrupted, found again or found to be another one."""
+"""A kernel on a Jupyter server: opened, asked, interrupted, found again or found to be another one."""
 
 from __future__ import annotations
 
@@ -11,34 +11,29 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from ...errors import ExecutorError, ExecutorTimeout
 from ...outputs import OutputCollector, OutputLimits
+from ...types import TextHook, no_text
 from ..execution import Execution
 from . import inside
-from .server import JupyterServer, KernelGone
-from .socket import KernelSocket, SocketClosed
+from .line import KernelLine, Outcome
+from .patience import Patience
+from .refusals import KernelGone
+from .server import JupyterServer
+from .socket import SocketClosed
 
-Outcome = Literal["done", "late", "died", "cut", "flood", "large"]
-
-START_S = 120.0
-"""Longest start, seconds: a gateway may have to find a machine first."""
-_RESEND_S = 1.0
-_REPLY_PATIENCE_S = 2.0
 _CALL_S = 60.0
-_PROBE_S = 3.0
-"""For a kernel to say, before each execution, that it is the one of before: a few milliseconds of its time."""
-_RECONNECT_S = 15.0
-_DRAIN_S = 1.0
+_PROBE_S = 1.5
+"""For a kernel to say that it is the one of before: a few milliseconds of its time."""
 
 
 class RemoteKernel:
-    """One kernel and the connection to it. Use it from one thread; `interrupt` may come from another."""
+    """One kernel and the line to it. Use it from one thread; `interrupt` may come from another."""
 
     def __init__(self, server: JupyterServer, limits: OutputLimits) -> None:
         self.server = server
-        self.limits = limits
+        self.line = KernelLine(server, limits)
         self.borrowed = bool(server.target.kernel_id)
         """It was there before us and stays when we go."""
         self.kernel_id = server.target.kernel_id
@@ -48,55 +43,69 @@ class RemoteKernel:
         """Its variables are gone, and nobody has been told."""
         self.started: datetime | None = None
         """When it was started, if we did that."""
-        self._session_id = secrets.token_hex(16)
         self._generation = ""
-        self._socket: KernelSocket | None = None
+        """Of the far end that was sent last; empty: none is known to be there."""
+        self._refuses = False
+        """The far end can have code refused that meets another kernel than it was meant for."""
 
-    def ready(self) -> None:
+    def ready(self, *, say: TextHook = no_text, asks: bool = True) -> None:
         """Make sure that there is a kernel, that it answers, and that it is the one of before.
+
+        Args:
+            say: told of a long wait.
+            asks: whether to ask the kernel for the latter; `begin` can find out by itself, on a line that is up.
 
         Raises:
             ExecutorError: it cannot be had.
         """
-        deadline = time.monotonic() + START_S
-        if self._socket is not None:
+        self.line.say = say
+        patience = Patience(self.server.target.start_s, say)
+        if self.line.open and self._generation:
             try:
-                self._drain()
+                self.line.drain()
+                if not asks and self._refuses and self.line.sure:
+                    return
                 if self._same(timeout_s=_PROBE_S):
                     return
             except (SocketClosed, ExecutorTimeout):
-                self._disconnect()  # a server says nothing of a kernel that was ended: look for it below
+                self.line.close()  # a server says nothing of a kernel that was ended: look for it below
         if self.kernel_id and self._generation:
             try:
-                self._connect(deadline)
+                self._find(patience)
                 if self._same():
                     return
             except (SocketClosed, KernelGone):
-                self._disconnect()
-        self._open(deadline)
+                self.line.close()
+        self._open(patience)
 
     def interrupt(self) -> None:
         """Interrupt what runs, if anything does."""
         if self.kernel_id:
             self.server.interrupt(self.kernel_id)
 
-    def restart(self) -> None:
+    def restart(self, *, say: TextHook = no_text) -> None:
         """Restart the kernel: its variables are lost, its files stay. Raises as `ready`."""
         if not self._generation:
             return
         self.lost = True
-        self._disconnect()
+        self.line.close()
         with contextlib.suppress(KernelGone):
             self.server.restart(self.kernel_id)
-        self._open(time.monotonic() + START_S)
+        self._open(Patience(self.server.target.start_s, say))
+
+    def forget(self, *, lost: bool) -> None:
+        """The kernel is not the one of before, or ended: the next `ready` finds the new one, or starts one."""
+        self.lost = lost
+        self._generation = ""
+        self.line.close()
 
     def close(self) -> None:
         """End the kernel and remove its folder, if they are ours; else only say goodbye. Never raises."""
         ours = self.kernel_id and not self.borrowed
-        if ours and self._socket is not None:
+        if ours and self.line.open:
             with contextlib.suppress(SocketClosed, ExecutorError):
                 self.call("end", timeout_s=5)
-        self._disconnect()
+        self.line.close()
         if ours:
             with contextlib.suppress(ExecutorError):
                 self.server.end_kernel(self.kernel_id)
@@ -105,38 +114,55 @@ class RemoteKernel:
 
     # ---- code -----------------------------------------------------------------------------------------------------
 
-    def begin(self, code: str, collector: OutputCollector, *, timeout_s: float) -> Execution:
-        """Send `code`; what it left behind is asked for with it. Raises SocketClosed."""
-        return self._execute(code, collector, timeout_s=timeout_s, ask=_call("changes"))
+    def begin(self, code: str, collector: OutputCollector, *, timeout_s: float, say: TextHook) -> Execution | None:
+        """Send `code`; what it left behind is asked for with it.
+
+        Returns None if there is another kernel than before, which shows on the way: then nothing of it ran there.
+
+        Raises:
+            SocketClosed: the connection is gone, and the code was not sent.
+            ExecutorTimeout: the kernel does not take it.
+        """
+        changes = _call("changes")
+        if not (self._refuses and self.line.sure):
+            return self.line.execute(code, collector, timeout_s=timeout_s, ask=changes)
+        request_id = secrets.token_hex(16)
+        # The kernel takes one after the other; so both can be sent at once, and no cell waits for two round trips.
+        guard = self.line.execute("", _nowhere(), timeout_s=_PROBE_S, ask=_guard(request_id), silent=True)
+        execution = self.line.execute(code, collector, timeout_s=timeout_s, ask=changes, request_id=request_id)
+        if not self._passes(guard, execution, Patience(self.server.target.start_s, say)):
+            self.forget(lost=True)
+            return None
+        execution.deadline = time.monotonic() + timeout_s
+        return execution
+
+    def _passes(self, guard: Execution, execution: Execution, patience: Patience) -> bool:
+        """Whether the guard finds the kernel to be the one of before."""
+        outcome = self.line.follow(guard, guard.deadline, behind=[execution])
+        if outcome == "late":
+            try:
+                self.server.check_kernel(self.kernel_id)
+            except KernelGone:
+                return False
+        while outcome in ("late", "flood", "large") and patience.left:
+            patience.tell("Waiting for the remote kernel, which is busy")
+            if outcome == "large":  # of something that went on from before
+                self.line.reconnect()
+            outcome = self.line.follow(guard, time.monotonic() + patience.look_s, behind=[execution])
+        if outcome == "cut":
+            self.server.check_kernel(self.kernel_id)  # says how the server cannot be reached
+        if outcome in ("late", "cut"):
+            raise ExecutorTimeout(
+                "The remote kernel does not answer.",
+                executor="remote",
+                why=f"It was busy for {patience.seconds:g} seconds with something that it began before.",
+                hint="%agent restart starts afresh.",
+            )
+        return outcome == "done" and _answer(guard.expression("far")).get("generation") == self._generation
 
     def follow(self, execution: Execution, deadline: float) -> Outcome:
-        """Take messages until the execution has ended, one way or another, or the deadline passed."""
-        while True:
-            if execution.done:
-                return "done"
-            now = time.monotonic()
-            if execution.replied_at is not None and now > execution.replied_at + _REPLY_PATIENCE_S:
-                return "done"  # the last status did not come
-            if now >= deadline:
-                return "late"
-            try:
-                socket = self._connected()
-                wake = deadline if execution.replied_at is None else min(deadline, now + _REPLY_PATIENCE_S)
-                message = socket.receive(wake)
-            except SocketClosed as closed:
-                if closed.too_large:
-                    return "large"
-                if not self.reconnect():
-                    return "cut"
-                continue
-            if message is None:
-                continue
-            if message.kind == "status" and message.content.get("execution_state") in ("restarting", "dead"):
-                return "died"
-            execution.take(message)
-            if not execution.flooded and socket.received - execution.received > self.limits.messages:
-                execution.flooded = True
-                return "flood"
+        """As `KernelLine.follow`."""
+        return self.line.follow(execution, deadline)
 
     def changes(self, execution: Execution) -> list[object]:
         """Files that the execution changed; notes if another kernel answers than the one of before."""
@@ -144,8 +170,7 @@ class RemoteKernel:
         if "generation" not in answer:  # code that fails leaves the question unasked
             answer = self.call("changes")
         if answer.get("generation") != self._generation:
-            self._generation = ""
-            self.lost = True
+            self.forget(lost=True)
             return []
         changed = answer.get("changed")
         return changed if isinstance(changed, list) else []
@@ -159,9 +184,9 @@ class RemoteKernel:
             SocketClosed: the connection is gone.
             ExecutorTimeout: no answer in time.
         """
-        execution = self._execute("", _nowhere(), timeout_s=timeout_s, ask=_call(name, arguments), silent=True)
-        outcome = self.follow(execution, execution.deadline)
-        if outcome in ("cut", "large"):
+        execution = self.line.execute("", _nowhere(), timeout_s=timeout_s, ask=_call(name, arguments), silent=True)
+        outcome = self.line.follow(execution, execution.deadline)
+        if outcome in ("cut", "gone", "large"):
             raise SocketClosed(outcome)
         if outcome != "done":
             raise ExecutorTimeout("The remote kernel does not answer.", executor="remote", hint="%agent restart")
@@ -169,26 +194,42 @@ class RemoteKernel:
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
-    def _open(self, deadline: float) -> None:
+    def _find(self, patience: Patience) -> None:
+        """Connect to the kernel of before, giving a server that was started anew the time to come up.
+
+        Raises:
+            KernelGone: the server does not have it any more.
+            ExecutorError: the server stays away.
+        """
+        try:
+            self.line.connect(self.kernel_id, patience)
+        except (KernelGone, ExecutorTimeout):
+            raise
+        except ExecutorError:
+            if self.line.reconnect() == "gone":
+                self.server.check_kernel(self.kernel_id)
+            self.line.connect(self.kernel_id, patience)
+
+    def _open(self, patience: Patience) -> None:
         """A kernel that answers, with the far end in it: the known one if it is still there, else a new one."""
         before = bool(self._generation)
         try:
             if not self.kernel_id:
-                self._start()
-            self._connect(deadline)
+                self._start(patience)
+            self.line.connect(self.kernel_id, patience)
         except KernelGone:
             if self.borrowed:
                 raise
-            self._start()
-            self._connect(deadline)
+            self._start(patience)
+            self.line.connect(self.kernel_id, patience)
         self.lost = self.lost or before
         self._generation = secrets.token_hex(8)
         own = not self.borrowed
         program = f"{_program()}\ninstall({self._generation!r}, {self.folder!r}, {own!r})\n"
         code = f"__import__('builtins').exec({program!r}, {{'__name__': 'far'}})"
         try:
-            execution = self._execute(code, _nowhere(), timeout_s=_CALL_S, ask=_call("begin"), silent=True)
-            self.follow(execution, execution.deadline)
+            execution = self.line.execute(code, _nowhere(), timeout_s=_CALL_S, ask=_call("begin"), silent=True)
+            self.line.follow(execution, execution.deadline)
             answer = _answer(execution.expression("far"))
             environment = dict(self.server.target.environment)
             if environment and answer:
@@ -197,8 +238,7 @@ class RemoteKernel:
             answer = {}
         folder = answer.get("folder")
         if not isinstance(folder, str):
-            self._disconnect()
-            self._generation = ""
+            self.forget(lost=self.lost)
             raise ExecutorError(
                 "The remote kernel cannot be used.",
                 executor="remote",
@@ -206,108 +246,42 @@ class RemoteKernel:
                 hint="Set AGENT_REMOTE_KERNEL to a Python kernel of that server.",
             )
         self.folder = folder
+        self._refuses = own and answer.get("refuses") is True
 
-    def _start(self) -> None:
-        self.kernel_id = self.server.start_kernel()
+    def _start(self, patience: Patience) -> None:
+        self.kernel_id = self.server.start_kernel(patience)
         self.started = datetime.now(UTC)
 
     def _same(self, *, timeout_s: float = _CALL_S) -> bool:
         """Whether the kernel is the one of before, with its variables. Raises as `call`."""
-        answer = self.call("changes", timeout_s=timeout_s)
-        found = bool(self._generation) and answer.get("generation") == self._generation
+        found = self.call("same", timeout_s=timeout_s).get("generation") == self._generation
         self.lost = self.lost or not found
         return found
-
-    def _drain(self) -> None:
-        """Drop what came between two executions, such as the prints of a thread that goes on."""
-        end = time.monotonic() + _DRAIN_S
-        while time.monotonic() < end and self._connected().receive(0) is not None:
-            pass
-
-    def _connect(self, deadline: float) -> None:
-        """Connect and wait until the kernel has answered on both channels."""
-        self._disconnect()
-        self._socket = self._plug()
-        asked: set[str] = set()
-        answered: set[str] = set()
-        again = 0.0
-        while len(answered) < 2:
-            now = time.monotonic()
-            if now > deadline:
-                self._disconnect()
-                raise ExecutorTimeout(
-                    "The remote kernel did not answer in time.",
-                    executor="remote",
-                    why=f"{self.server.target.shown} gave it {START_S:g} seconds.",
-                    hint="Look whether it is busy, or ended; %agent restart starts afresh.",
-                )
-            try:
-                if now >= again:
-                    asked.add(self._socket.request("kernel_info_request", {}))
-                    again = now + _RESEND_S
-                message = self._socket.receive(min(deadline, again))
-            except SocketClosed:
-                time.sleep(0.2)
-                self._disconnect()
-                self._socket = self._plug()
-                again = 0.0
-                continue
-            if message is not None and message.parent_id in asked:
-                answered.add(message.channel)
-
-    def _plug(self) -> KernelSocket:
-        return KernelSocket(self.server, self.kernel_id, self._session_id, max_bytes=self.limits.message_bytes)
-
-    def died(self) -> None:
-        """The server said that the kernel ended: the next `ready` finds the new one, or starts one."""
-        self.lost = True
-        self._disconnect()
-
-    def reconnect(self) -> bool:
-        """After a cut: come back with the same session, for which the server has kept the messages."""
-        end = time.monotonic() + _RECONNECT_S
-        pause = 0.2
-        while time.monotonic() < end:
-            self._disconnect()
-            try:
-                self._socket = self._plug()
-                return True
-            except KernelGone:
-                return False
-            except ExecutorError:
-                time.sleep(pause)
-                pause = min(2.0, pause * 2)
-        return False
-
-    def _connected(self) -> KernelSocket:
-        if self._socket is None:
-            raise SocketClosed("it is closed")
-        return self._socket
-
-    def _disconnect(self) -> None:
-        socket, self._socket = self._socket, None
-        if socket is not None:
-            socket.close()
-
-    def _execute(
-        self, code: str, collector: OutputCollector, *, timeout_s: float, ask: str, silent: bool = False
-    ) -> Execution:
-        socket = self._connected()
-        content: dict[str, object] = {
-            "code": code,
-            "silent": silent,
-            "store_history": not silent,
-            "user_expressions": {"far": ask},
-            "allow_stdin": False,
-            "stop_on_error": not silent,
-        }
-        received = socket.received
-        return Execution(socket.request("execute_request", content), collector, timeout_s=timeout_s, received=received)
 
 
 def _call(name: str, arguments: Mapping[str, object] | None = None) -> str:
     """The expression that asks the far end."""
     return f"__import__('sys').modules[{inside.NAME!r}].call({name!r}, {json.dumps(arguments or {})!r})"
+
+
+def _guard(request_id: str) -> str:
+    """The expression that asks the far end who it is; where there is none, it has that request refused."""
+    refuse = f"__import__('builtins').exec({_REFUSE!r}, {{'wanted': {request_id!r}}})"
+    return f"{_call('same')} if {inside.NAME!r} in __import__('sys').modules else {refuse}"
+
+
+_REFUSE = """
+from IPython import get_ipython
+from IPython.core.error import InputRejected
+shell = get_ipython()
+class Refuser:
+    def visit(self, node):
+        if shell.kernel.get_parent()["header"]["msg_id"] == wanted:
+            shell.ast_transformers.remove(self)
+            raise InputRejected("another kernel")
+        return node
+shell.ast_transformers.append(Refuser())
+"""
 
 
 def _answer(shown: str) -> Mapping[str, object]:

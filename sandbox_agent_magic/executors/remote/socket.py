@@ -9,22 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import secrets
 import select
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, urlencode
 
 from ...errors import ExecutorError
 from ..channel import KernelMessage
 from .server import JupyterServer
 
+if TYPE_CHECKING:
+    import websocket
+
 _CONNECT_S = 30.0
-_FRAME_S = 60.0
-"""A message that has begun has to go on."""
+_SEND_S = 60.0
+_LEAST_S = 0.01
+"""To read what is there already."""
+_MAX_PARTS = 10_000
+"""Frames of one message."""
 _MAX_VALUES = 1_000_000
 """Commas and brackets of one message: a million empty lists would take 60 times their bytes."""
 _PLAIN_BYTES = 1 << 20
@@ -77,35 +85,22 @@ class KernelSocket:
                 if self.length > max_bytes:
                     raise SocketClosed("a message was over the size", too_large=True)
 
-        class Limited(websocket.WebSocket):
-            """A connection whose frames have a largest size."""
-
-            def __init__(self, *args: object, skip_utf8_validation: bool = True, **options: object) -> None:
-                super().__init__(*args, skip_utf8_validation=skip_utf8_validation, **options)
-                self.frame_buffer = Bounded(self._recv, skip_utf8_validation)
-
-        self._errors = (websocket.WebSocketException, OSError)
+        self._errors = (websocket.WebSocketException, OSError, MemoryError)
+        self._timed_out = websocket.WebSocketTimeoutException
         self._session_id = session_id
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        """Of a message that comes in several frames."""
+        self._parts_bytes = 0
         self.received = 0
         """Messages that came, of whatever kind."""
-        base = server.target.url
-        url = f"ws{base.removeprefix('http')}/api/kernels/{quote(kernel_id, safe='')}/channels"
-        failure = ""
-        status = 0
-        try:
-            self._socket = websocket.create_connection(
-                f"{url}?{urlencode({'session_id': session_id})}",
-                timeout=_CONNECT_S,
-                header=[f"{name}: {value}" for name, value in server.headers().items()],
-                suppress_origin=True,
-                skip_utf8_validation=True,  # json decodes it, and says the same
-                class_=Limited,
-            )
-        except websocket.WebSocketBadStatusException as error:
-            status = error.status_code
-            failure = f"it answered {status}"
-        except self._errors as error:
-            failure = type(error).__name__
+        self.last_s = time.monotonic()
+        """When something came, of `time.monotonic`."""
+        self._socket = websocket.WebSocket(
+            skip_utf8_validation=True, sslopt=_tls()
+        )  # json decodes it, and says the same
+        self._socket.frame_buffer = Bounded(self._socket._recv, True)
+        failure = self._connect(server, kernel_id)
         if failure:
             server.check_kernel(kernel_id)  # says what is wrong, if it is the token, the address or the kernel
             raise ExecutorError(
@@ -115,18 +110,50 @@ class KernelSocket:
                 hint="A proxy in between may not let web sockets through.",
             )
 
+    def _connect(self, server: JupyterServer, kernel_id: str) -> str:
+        """Connect: what went wrong, or nothing."""
+        import websocket
+
+        url = f"ws{server.target.url.removeprefix('http')}/api/kernels/{quote(kernel_id, safe='')}/channels"
+        # A server that sends a byte of its answer now and then would else hold its caller for ever.
+        watch = threading.Timer(_CONNECT_S, self._cut)
+        watch.daemon = True
+        watch.start()
+        try:
+            self._socket.connect(
+                f"{url}?{urlencode({'session_id': self._session_id})}",
+                timeout=_CONNECT_S,
+                header=[f"{name}: {value}" for name, value in server.headers().items()],
+                suppress_origin=True,
+                redirect_limit=0,  # the token would go along
+            )
+        except websocket.WebSocketBadStatusException as error:
+            return f"it answered {error.status_code}"
+        except Exception as error:  # an answer that is no HTTP becomes an IndexError, among others
+            return type(error).__name__
+        finally:
+            watch.cancel()
+        return ""
+
+    def _cut(self) -> None:
+        """Wake whoever reads: a socket that is only closed would let him sleep."""
+        sock = self._socket.sock
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connection, without waiting for the other end. Idempotent."""
         with contextlib.suppress(*self._errors):
             self._socket.shutdown()
 
-    def request(self, kind: str, content: Mapping[str, object]) -> str:
+    def request(self, kind: str, content: Mapping[str, object], *, request_id: str = "") -> str:
         """Send a request on the shell channel; returns its id, which answers carry as `parent_id`.
 
         Raises:
             SocketClosed: the connection is gone.
         """
-        request_id = secrets.token_hex(16)
+        request_id = request_id or secrets.token_hex(16)
         message = {
             "channel": "shell",
             "header": {
@@ -143,14 +170,14 @@ class KernelSocket:
             "buffers": [],
         }
         try:
-            self._socket.settimeout(_FRAME_S)
+            self._socket.settimeout(_SEND_S)
             self._socket.send(json.dumps(message))
         except self._errors as error:
             raise SocketClosed(type(error).__name__) from None
         return request_id
 
     def receive(self, deadline: float) -> KernelMessage | None:
-        """The next message of a known kind, or None at `deadline` (of `time.monotonic`).
+        """The next message of a known kind, or None at `deadline` (of `time.monotonic`), even in the middle of one.
 
         Raises:
             SocketClosed: the connection is gone.
@@ -160,21 +187,37 @@ class KernelSocket:
             if not self._readable(max(0.0, left)):
                 return None
             try:
-                self._socket.settimeout(_FRAME_S)
-                opcode, frame = self._socket.recv_data_frame(control_frame=True)
+                self._socket.settimeout(max(left, _LEAST_S))
+                data = self._take(self._socket.recv_frame())
+            except self._timed_out:
+                data = b""  # what has come of the frame is kept for the next call
             except self._errors as error:
                 raise SocketClosed(type(error).__name__) from None
-            if opcode == _CLOSE:
-                raise SocketClosed("the server closed it")
-            if opcode == _TEXT:
+            if data:
                 self.received += 1
-                message = _parse(frame.data)
+                message = _parse(data)
                 if message is not None:
                     return message
-            elif opcode == _BINARY:
-                self.received += 1  # a widget's buffers; none of the kinds above has any
             if left <= 0:
                 return None
+
+    def _take(self, frame: websocket.ABNF) -> bytes:
+        """The message that `frame` completes, if it does."""
+        self.last_s = time.monotonic()
+        if frame.opcode == _CLOSE:
+            raise SocketClosed("the server closed it")
+        if frame.opcode == _PING:
+            self._socket.pong(frame.data)
+        if frame.opcode not in (_MORE, _TEXT, _BINARY):
+            return b""
+        if frame.opcode != _MORE:
+            self._parts, self._parts_bytes = [], 0
+        self._parts.append(bytes(frame.data))
+        self._parts_bytes += len(frame.data)
+        # Empty pieces cost memory as well.
+        if len(self._parts) > _MAX_PARTS or self._parts_bytes > self._max_bytes:
+            raise SocketClosed("a message was over the size", too_large=True)
+        return b"".join(self._parts) if frame.fin else b""
 
     def _readable(self, seconds: float) -> bool:
         """Whether something has come; also what TLS has already read."""
@@ -182,7 +225,7 @@ class KernelSocket:
         if sock is None:
             raise SocketClosed("it is closed")
         pending = getattr(sock, "pending", None)
-        if self._socket.frame_buffer.recv_buffer or (pending is not None and pending()):
+        if pending is not None and pending():
             return True
         try:
             if _QUICK_ACK is not None:
@@ -192,10 +235,18 @@ class KernelSocket:
             raise SocketClosed("it is closed") from None
 
 
+def _tls() -> dict[str, str]:
+    """The authorities that the REST API's requests trust."""
+    import certifi
+
+    place = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or certifi.where()
+    return {"ca_cert_path" if os.path.isdir(place) else "ca_certs": place}
+
+
 _QUICK_ACK: int | None = getattr(socket, "TCP_QUICKACK", None)
 """Tornado waits for the acknowledgement of one small message before it sends the next, and the system here would let it
 wait 40 ms, several times in each cell. The system forgets the wish, so it is said each time. Linux only."""
-_TEXT, _BINARY, _CLOSE = 1, 2, 8
+_MORE, _TEXT, _BINARY, _CLOSE, _PING = 0, 1, 2, 8, 9
 
 
 def _parse(data: bytes) -> KernelMessage | None:

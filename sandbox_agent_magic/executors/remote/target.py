@@ -1,16 +1,41 @@
-"""The settings of the executor `remote`, checked: no token goes where its owner did not mean it to."""
+"""Where the executor `remote` runs code, from its settings: no token goes where its owner did not mean it to."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from ...errors import SettingsError
 from ...settings import Settings
 from ..names import variables
-from .server import Target
 
 _URL, _TOKEN, _ENV = "AGENT_REMOTE_URL", "AGENT_REMOTE_TOKEN", "AGENT_REMOTE_ENV"
 _EXAMPLE = "An address looks like http://host:8888 or https://hub/user/NAME."
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to, and as whom."""
+
+    url: str
+    """Up to, and without, `/api`."""
+    token: str = field(default="", repr=False)
+    kernel_name: str = ""
+    """Kernel specification to start; empty leaves it to the server."""
+    kernel_id: str = ""
+    """A running kernel to use instead of an own one."""
+    environment: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    """Variables for an own kernel."""
+    token_source: str = ""
+    """Where the token came from, for messages."""
+    start_s: float = 120.0
+    """Longest start of a kernel: a gateway may have to find a machine first, or be busy with a class of others."""
+
+    @property
+    def shown(self) -> str:
+        """The server's address as it stands in messages: without user or query."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def target_of(settings: Settings) -> Target:
@@ -39,6 +64,7 @@ def target_of(settings: Settings) -> Target:
         kernel_id=settings.agent_remote_kernel_id or "",
         environment=variables(_ENV, given.reveal(), settings.source(_ENV)) if given is not None else (),
         token_source=settings.source(_TOKEN),
+        start_s=settings.agent_remote_start_timeout,
     )
 
 
