@@ -16,6 +16,7 @@ import e2b
 import psutil
 import pytest
 
+from sandbox_agent_magic.errors import ExecutorError
 from sandbox_agent_magic.executors.cloud import CloudExecutor, CloudFailure, CloudTarget
 from sandbox_agent_magic.executors.cloud.e2b import E2BEngine
 from sandbox_agent_magic.executors.cloud.e2b_failures import failure_of
@@ -300,6 +301,11 @@ def test_a_context_that_somebody_else_removed_is_replaced(cloud: Cloud, executor
     assert run(executor, "1").status in ("died", "error")
     time.sleep(1.1)
     assert shown(run(executor, "1 + 1")) == ["2"]
+    executor.restart()
+    assert engine._context is not None
+    engine._sandbox().remove_code_context(engine._context)
+    executor.restart()
+    assert shown(run(executor, "1 + 1")) == ["2"]
     assert len(cloud.sandboxes()) == 1
 
 
@@ -370,6 +376,27 @@ def test_a_line_that_does_not_end_is_cut_off(cloud: Cloud, executor: CloudExecut
     assert (result.status, result.error and result.error.ename) == ("error", "ConnectionLost")
     assert psutil.Process().memory_info().rss - before < 600 << 20
     assert shown(run(executor, "kept")) == ["42"]
+
+
+def test_an_answer_of_many_lines_has_an_end_too(executor: CloudExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(executor, "kept = 42")
+    monkeypatch.setattr("sandbox_agent_magic.executors.cloud.e2b_sandbox._BODY_BYTES", 200_000)
+    result = run(executor, "for i in range(100): print('x' * 9_999, flush=True)")
+    assert (result.status, result.error and result.error.ename) == ("error", "ConnectionLost")
+    assert "xxx" in str(result.outputs)
+    assert shown(run(executor, "kept")) == ["42"]
+
+
+def test_a_file_that_is_larger_than_it_was_said_to_be_is_not_taken(
+    executor: CloudExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(executor, "open('f', 'w').write('x' * 9_999)")
+    executor.get_file("f", tmp_path)
+    assert (tmp_path / "f").stat().st_size == 9_999
+    monkeypatch.setattr("sandbox_agent_magic.executors.cloud.e2b._MAX_FILE", 5_000)
+    with pytest.raises(ExecutorError, match="cannot be copied"):
+        executor.get_file("f", tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_an_answer_that_is_compressed_is_not_unpacked(cloud: Cloud, executor: CloudExecutor) -> None:

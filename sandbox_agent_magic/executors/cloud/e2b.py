@@ -25,7 +25,8 @@ _TEMPLATE = "code-interpreter-v1"
 _START_S = 120.0
 _POLL_S = 0.3
 _REQUEST_S = 30.0
-_COPY_S = 600.0
+_MAX_FILE = (1 << 30) + (1 << 20)
+"""Bytes of a file that comes: more than is ever asked for, so it is not what was asked for."""
 _PAGES = 20
 """Of a list of sandboxes, 100 on each: an account may have 1,100 at once (https://e2b.dev/docs/sandbox/rate-limits)."""
 _USER = "root"
@@ -212,13 +213,16 @@ class E2BEngine:
 
     def replace_context(self, pid: int) -> None:
         """As `CloudEngine.replace_context`."""
+        from e2b import NotFoundException
+
         before, self._context = self._context, None
         if pid:
             self._signal("KILL", pid)
         with self._translated():
             box = self._sandbox()
             if before is not None:
-                box.remove_code_context(before)
+                with contextlib.suppress(NotFoundException):
+                    box.remove_code_context(before)
             self._context = box.create_code_context(request_timeout=_REQUEST_S)
 
     def _signal(self, name: str, pid: int) -> None:
@@ -235,8 +239,15 @@ class E2BEngine:
 
     def read(self, path: str) -> bytes:
         """As `CloudEngine.read`."""
+        data = bytearray()
         with self._translated(file=True):
-            return bytes(self._sandbox().files.read(path, format="bytes", user=_USER, request_timeout=_COPY_S))
+            pieces = self._sandbox().files.read(path, format="stream", user=_USER)
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    data += piece
+                    if len(data) > _MAX_FILE:
+                        raise CloudFailure("file", "it goes on and on")
+        return bytes(data)
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
