@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ...types import MimeBundle, Output, OutputHook
+from ...types import OutputHook
 from .e2b_failures import failure_of
+from .e2b_results import PREAMBLE, rich
 from .engine import OURS, CloudFailure, CloudSandbox, CloudTarget
 from .sdks import check_installed
 
@@ -35,39 +36,6 @@ _RESTARTED = "ContextRestarting"
 """What the interpreter calls the end of a kernel under its code; it has no traceback, which code's exceptions have."""
 _ENDED = "UnexpectedEndOfExecution"
 """What it calls its own loss of the kernel."""
-_MARK = "\u2060"
-"""Word joiner, before a text that begins and ends with a quotation mark: the interpreter takes those away otherwise."""
-_MIMETYPES = {
-    "text": "text/plain",
-    "html": "text/html",
-    "markdown": "text/markdown",
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "latex": "text/latex",
-}
-
-
-_PREAMBLE = f"""
-def exact(plain):
-    if hasattr(type(plain), "exact"):
-        return
-
-    class Exact(type(plain)):
-        exact = True
-
-        def __call__(self, obj):
-            text = super().__call__(obj)
-            return {_MARK!r} + text if isinstance(text, str) and text[:1] == "'" == text[-1:] else text
-
-    plain.__class__ = Exact
-
-
-try:
-    exact(get_ipython().display_formatter.formatters["text/plain"])
-except (NameError, AttributeError, KeyError, TypeError):
-    pass  # no IPython: then texts are as the interpreter makes them
-"""
 
 
 class E2BEngine:
@@ -82,7 +50,7 @@ class E2BEngine:
 
     name = "e2b"
     title = "E2B"
-    preamble = _PREAMBLE
+    preamble = PREAMBLE
 
     def __init__(self, target: CloudTarget) -> None:
         check_installed(self.name, "e2b_code_interpreter")
@@ -175,7 +143,7 @@ class E2BEngine:
             )
 
         def result(shown: Result) -> None:
-            on_output(_rich(shown))
+            on_output(rich(shown))
 
         def error(raised: ExecutionError) -> None:
             nonlocal lost
@@ -282,22 +250,6 @@ class E2BEngine:
             failure.detail = failure.detail.replace(self._target.api_key, "***")
         if failure is not None:
             raise failure
-
-
-def _rich(result: Result) -> Output:
-    """A result as an output; what it says is cleaned by whoever takes it."""
-    data: MimeBundle = {}
-    for field, mimetype in _MIMETYPES.items():
-        value = getattr(result, field)
-        if isinstance(value, str) and value:
-            data[mimetype] = value.removeprefix(_MARK) if field == "text" else value
-    if result.json is not None:
-        data["application/json"] = result.json
-    if isinstance(result.extra, dict):
-        data |= {str(key): value for key, value in result.extra.items() if "/" in str(key)}
-    if result.is_main_result:
-        return {"output_type": "execute_result", "data": data, "metadata": {}, "execution_count": None}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
 _made: list[type[OurSandbox]] = []
