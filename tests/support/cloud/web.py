@@ -67,7 +67,7 @@ class Service(ThreadingHTTPServer):
             context.load_cert_chain(certificate)
             # The handshake is made by the thread that serves the connection, not by the one that takes all of them.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.base = Path(tempfile.mkdtemp(prefix="cloud-"))
+        self.base = Path(tempfile.mkdtemp(prefix="cloud-", dir="/tmp"))
         self.rooms: dict[str, Room] = {}
         self.faults: list[Fault] = []
         self.page = 3
