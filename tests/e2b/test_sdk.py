@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -141,6 +142,40 @@ def test_a_domain_leads_to_the_addresses_below_it(domain: str, api: str, sandbox
     config = e2b.ConnectionConfig(**options)
     assert config.api_url == api
     assert config.get_sandbox_url("sbx", options["domain"]) == sandbox
+
+
+OVER_TLS = """
+import sys
+from sandbox_agent_magic import executors, settings
+from sandbox_agent_magic.errors import ExecutorError
+executor = executors.create("e2b", settings=settings.load())
+try:
+    executor.execute("1 + 1", timeout_s=60, on_output=print)
+    executor.restart()
+    executor.execute("2 + 2", timeout_s=60, on_output=print)
+    print(executor.list_files())
+except ExecutorError as error:
+    print(error)
+executor.shutdown()
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_all_connections_trust_whom_the_system_trusts(trusted: bool) -> None:
+    """In a process of its own: the SDK asks once whom to trust."""
+    with services.start("e2b", tls=True) as cloud:
+        addresses = {"E2B_API_KEY": cloud.key, "E2B_API_URL": cloud.url, "E2B_SANDBOX_URL": cloud.url}
+        trust = {"SSL_CERT_FILE": str(services.AUTHORITY)} if trusted else {}
+        command = [sys.executable, "-P", "-c", OVER_TLS]
+        environment = {**os.environ, **addresses, **trust}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        assert cloud.sandboxes() == []
+    if trusted:
+        assert "'text/plain': '2'" in done.stdout
+        assert "'text/plain': '4'" in done.stdout
+        assert done.stdout.endswith("[]\n")
+    else:
+        assert done.stdout.startswith("E2B cannot be reached.\n")
 
 
 # ---- failures -------------------------------------------------------------------------------------------------------
