@@ -83,11 +83,13 @@ def kept_text(kept: Sequence[EngineInfo]) -> str:
 
 
 def sandbox(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
-    """`%agent sandbox id`, `keep` or `end [ID]`, each with `-e NAME`: of the sandbox where code ran last."""
+    """`%agent sandbox id`, `use ID`, `keep` or `end [ID]`, each with `-e NAME`: of the sandbox where code ran last."""
     words, executor = _executor_of(words)
     match list(words):
         case ["id"]:
             return session.sandbox_id(executor)
+        case ["use", name]:
+            return f"using {session.use_sandbox(name, executor)} from now on"
         case ["keep"]:
             found = session.keep_sandbox(executor)
             return f"{found} goes on after this kernel's end, until nobody has used it for AGENT_SANDBOX_LIFE seconds."
@@ -95,7 +97,9 @@ def sandbox(session: Session, words: Sequence[str], variables: MutableMapping[st
             return f"ended {session.end_sandbox(executor=executor)}"
         case ["end", name]:
             return f"ended {session.end_sandbox(name, executor=executor)}"
-    raise UsageError("This is not understood.", hint="%agent sandbox id | keep | end [ID], each with -e EXECUTOR")
+    raise UsageError(
+        "This is not understood.", hint="%agent sandbox id | use ID | keep | end [ID], each with -e EXECUTOR"
+    )
 
 
 def sandboxes(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001

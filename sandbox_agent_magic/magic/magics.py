@@ -121,7 +121,7 @@ class AgentMagics(Magics):
 
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
-        `%agent sandboxes` lists what runs code now, `%agent sandbox id`, `keep` and `end [ID]` say, keep and end one;
+        `%agent sandboxes` lists what runs code now, `%agent sandbox id`, `use ID`, `keep`, `end [ID]` are for one;
         `%agent models [-p NAME]` lists a server's models; `%agent cost [--by cell|model|notebook|day]` sums costs.
         """
         from ..commands import COMMANDS

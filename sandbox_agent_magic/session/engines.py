@@ -182,6 +182,18 @@ class EngineVerbs:
             raise UsageError(f"Nothing runs in {name} yet.", hint="%agent sandboxes lists all that run.")
         return found
 
+    def use_sandbox(self, sandbox_id: str, executor: str = "") -> str:
+        """Use a sandbox that runs in a cloud from now on; returns its id.
+
+        Raises:
+            SettingsError: that is no id, or the executor's settings do not do.
+            UsageError: the executor has no sandboxes in a cloud.
+        """
+        self._rented(executor)
+        settings = self.settings({"agent_session": sandbox_id})
+        self._resources.named(executor or self._resources.engine_name(settings), settings)
+        return sandbox_id
+
     def keep_sandbox(self, executor: str = "") -> str:
         """Let the sandbox that ran code last go on after the end; returns its id. Raises UsageError."""
         found, rents = self.sandbox_id(executor), self._rented(executor)

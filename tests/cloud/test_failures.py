@@ -184,8 +184,8 @@ def test_a_sandbox_that_vanishes_under_the_code_is_healed_once_in_a_run(
     assert run(executor, COUNT).status == "died"
     with pytest.raises(KernelDied, match="lost a second time in this run"):
         run(executor, "n")
-    executor.start()  # the next run
-    assert text(run(executor, "1 + 1")) == "2"
+    executor.start()  # the next run, in which a loss may be healed again
+    assert text(run(executor, "n")).endswith("42")
 
 
 def test_a_kernel_that_ends_between_two_cells_is_noticed(executor: HealingExecutor) -> None:

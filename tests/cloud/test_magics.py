@@ -132,9 +132,16 @@ def test_a_sandbox_can_be_kept_after_it_was_made_and_another_one_taken(
     ask(shell, f"-e {name}")
     agent(shell, "sandbox keep")
     assert "goes on after this kernel's end" in capsys.readouterr().out
-    ask(shell, f"-e {name} --session {there}")
+    agent(shell, f"sandbox use {there} -e {name}")
+    assert f"using {there} from now on" in capsys.readouterr().out
+    shell.run_cell_magic("sandbox", f"-e {name}", "print(total)")
+    assert capsys.readouterr().out == "the other\n"
     agent(shell, "sandbox id")
-    assert capsys.readouterr().out.strip().endswith(there)
+    assert capsys.readouterr().out.strip() == there
+    assert len(provider.ids()) == 2
+    with pytest.raises(SettingsError, match="is not the id of a sandbox"):
+        agent(shell, "sandbox use ../x")
+    ask(shell, f"-e {name} --session {there}")
     assert len(provider.ids()) == 2
 
 

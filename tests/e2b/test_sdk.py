@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import e2b
 import psutil
 import pytest
 
+from sandbox_agent_magic.errors import ExecutorError
 from sandbox_agent_magic.executors.cloud import CloudExecutor, CloudFailure, CloudTarget
 from sandbox_agent_magic.executors.cloud.e2b import E2BEngine
 from sandbox_agent_magic.executors.cloud.e2b_failures import failure_of
@@ -143,6 +145,40 @@ def test_a_domain_leads_to_the_addresses_below_it(domain: str, api: str, sandbox
     assert config.get_sandbox_url("sbx", options["domain"]) == sandbox
 
 
+OVER_TLS = """
+import sys
+from sandbox_agent_magic import executors, settings
+from sandbox_agent_magic.errors import ExecutorError
+executor = executors.create("e2b", settings=settings.load())
+try:
+    executor.execute("1 + 1", timeout_s=60, on_output=print)
+    executor.restart()
+    executor.execute("2 + 2", timeout_s=60, on_output=print)
+    print(executor.list_files())
+except ExecutorError as error:
+    print(error)
+executor.shutdown()
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_all_connections_trust_whom_the_system_trusts(trusted: bool) -> None:
+    """In a process of its own: the SDK asks once whom to trust."""
+    with services.start("e2b", tls=True) as cloud:
+        addresses = {"E2B_API_KEY": cloud.key, "E2B_API_URL": cloud.url, "E2B_SANDBOX_URL": cloud.url}
+        trust = {"SSL_CERT_FILE": str(services.AUTHORITY)} if trusted else {}
+        command = [sys.executable, "-P", "-c", OVER_TLS]
+        environment = {**os.environ, **addresses, **trust}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+        assert cloud.sandboxes() == []
+    if trusted:
+        assert "'text/plain': '2'" in done.stdout
+        assert "'text/plain': '4'" in done.stdout
+        assert done.stdout.endswith("[]\n")
+    else:
+        assert done.stdout.startswith("E2B cannot be reached.\n")
+
+
 # ---- failures -------------------------------------------------------------------------------------------------------
 
 
@@ -265,6 +301,11 @@ def test_a_context_that_somebody_else_removed_is_replaced(cloud: Cloud, executor
     assert run(executor, "1").status in ("died", "error")
     time.sleep(1.1)
     assert shown(run(executor, "1 + 1")) == ["2"]
+    executor.restart()
+    assert engine._context is not None
+    engine._sandbox().remove_code_context(engine._context)
+    executor.restart()
+    assert shown(run(executor, "1 + 1")) == ["2"]
     assert len(cloud.sandboxes()) == 1
 
 
@@ -335,6 +376,27 @@ def test_a_line_that_does_not_end_is_cut_off(cloud: Cloud, executor: CloudExecut
     assert (result.status, result.error and result.error.ename) == ("error", "ConnectionLost")
     assert psutil.Process().memory_info().rss - before < 600 << 20
     assert shown(run(executor, "kept")) == ["42"]
+
+
+def test_an_answer_of_many_lines_has_an_end_too(executor: CloudExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(executor, "kept = 42")
+    monkeypatch.setattr("sandbox_agent_magic.executors.cloud.e2b_sandbox._BODY_BYTES", 200_000)
+    result = run(executor, "for i in range(100): print('x' * 9_999, flush=True)")
+    assert (result.status, result.error and result.error.ename) == ("error", "ConnectionLost")
+    assert "xxx" in str(result.outputs)
+    assert shown(run(executor, "kept")) == ["42"]
+
+
+def test_a_file_that_is_larger_than_it_was_said_to_be_is_not_taken(
+    executor: CloudExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(executor, "open('f', 'w').write('x' * 9_999)")
+    executor.get_file("f", tmp_path)
+    assert (tmp_path / "f").stat().st_size == 9_999
+    monkeypatch.setattr("sandbox_agent_magic.executors.cloud.e2b._MAX_FILE", 5_000)
+    with pytest.raises(ExecutorError, match="cannot be copied"):
+        executor.get_file("f", tmp_path / "again")
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_an_answer_that_is_compressed_is_not_unpacked(cloud: Cloud, executor: CloudExecutor) -> None:

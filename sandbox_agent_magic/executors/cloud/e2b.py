@@ -8,8 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from ...types import MimeBundle, Output, OutputHook
+from ...types import OutputHook
 from .e2b_failures import failure_of
+from .e2b_results import PREAMBLE, rich
 from .engine import OURS, CloudFailure, CloudSandbox, CloudTarget
 from .sdks import check_installed
 
@@ -25,7 +26,8 @@ _TEMPLATE = "code-interpreter-v1"
 _START_S = 120.0
 _POLL_S = 0.3
 _REQUEST_S = 30.0
-_COPY_S = 600.0
+_MAX_FILE = (1 << 30) + (1 << 20)
+"""Bytes of a file that comes: more than is ever asked for, so it is not what was asked for."""
 _PAGES = 20
 """Of a list of sandboxes, 100 on each: an account may have 1,100 at once (https://e2b.dev/docs/sandbox/rate-limits)."""
 _USER = "root"
@@ -34,39 +36,6 @@ _RESTARTED = "ContextRestarting"
 """What the interpreter calls the end of a kernel under its code; it has no traceback, which code's exceptions have."""
 _ENDED = "UnexpectedEndOfExecution"
 """What it calls its own loss of the kernel."""
-_MARK = "\u2060"
-"""Word joiner, before a text that begins and ends with a quotation mark: the interpreter takes those away otherwise."""
-_MIMETYPES = {
-    "text": "text/plain",
-    "html": "text/html",
-    "markdown": "text/markdown",
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "latex": "text/latex",
-}
-
-
-_PREAMBLE = f"""
-def exact(plain):
-    if hasattr(type(plain), "exact"):
-        return
-
-    class Exact(type(plain)):
-        exact = True
-
-        def __call__(self, obj):
-            text = super().__call__(obj)
-            return {_MARK!r} + text if isinstance(text, str) and text[:1] == "'" == text[-1:] else text
-
-    plain.__class__ = Exact
-
-
-try:
-    exact(get_ipython().display_formatter.formatters["text/plain"])
-except (NameError, AttributeError, KeyError, TypeError):
-    pass  # no IPython: then texts are as the interpreter makes them
-"""
 
 
 class E2BEngine:
@@ -81,7 +50,7 @@ class E2BEngine:
 
     name = "e2b"
     title = "E2B"
-    preamble = _PREAMBLE
+    preamble = PREAMBLE
 
     def __init__(self, target: CloudTarget) -> None:
         check_installed(self.name, "e2b_code_interpreter")
@@ -174,7 +143,7 @@ class E2BEngine:
             )
 
         def result(shown: Result) -> None:
-            on_output(_rich(shown))
+            on_output(rich(shown))
 
         def error(raised: ExecutionError) -> None:
             nonlocal lost
@@ -212,13 +181,16 @@ class E2BEngine:
 
     def replace_context(self, pid: int) -> None:
         """As `CloudEngine.replace_context`."""
+        from e2b import NotFoundException
+
         before, self._context = self._context, None
         if pid:
             self._signal("KILL", pid)
         with self._translated():
             box = self._sandbox()
             if before is not None:
-                box.remove_code_context(before)
+                with contextlib.suppress(NotFoundException):
+                    box.remove_code_context(before)
             self._context = box.create_code_context(request_timeout=_REQUEST_S)
 
     def _signal(self, name: str, pid: int) -> None:
@@ -235,8 +207,15 @@ class E2BEngine:
 
     def read(self, path: str) -> bytes:
         """As `CloudEngine.read`."""
+        data = bytearray()
         with self._translated(file=True):
-            return bytes(self._sandbox().files.read(path, format="bytes", user=_USER, request_timeout=_COPY_S))
+            pieces = self._sandbox().files.read(path, format="stream", user=_USER)
+            with contextlib.closing(pieces):
+                for piece in pieces:
+                    data += piece
+                    if len(data) > _MAX_FILE:
+                        raise CloudFailure("file", "it goes on and on")
+        return bytes(data)
 
     # ---- inside ---------------------------------------------------------------------------------------------------
 
@@ -271,22 +250,6 @@ class E2BEngine:
             failure.detail = failure.detail.replace(self._target.api_key, "***")
         if failure is not None:
             raise failure
-
-
-def _rich(result: Result) -> Output:
-    """A result as an output; what it says is cleaned by whoever takes it."""
-    data: MimeBundle = {}
-    for field, mimetype in _MIMETYPES.items():
-        value = getattr(result, field)
-        if isinstance(value, str) and value:
-            data[mimetype] = value.removeprefix(_MARK) if field == "text" else value
-    if result.json is not None:
-        data["application/json"] = result.json
-    if isinstance(result.extra, dict):
-        data |= {str(key): value for key, value in result.extra.items() if "/" in str(key)}
-    if result.is_main_result:
-        return {"output_type": "execute_result", "data": data, "metadata": {}, "execution_count": None}
-    return {"output_type": "display_data", "data": data, "metadata": {}}
 
 
 _made: list[type[OurSandbox]] = []

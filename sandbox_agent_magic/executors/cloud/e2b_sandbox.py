@@ -13,6 +13,8 @@ from e2b_code_interpreter import Sandbox
 
 _LINE_BYTES = 64 << 20
 """Of one line of the stream: the SDK holds it in memory until it ends, and a sandbox may never end it."""
+_BODY_BYTES = 1 << 30
+"""Of all lines: the SDK keeps what they say until the code has ended."""
 
 
 class OurSandbox(Sandbox):
@@ -61,18 +63,19 @@ class OurSandbox(Sandbox):
 
 
 class _Lines(httpx.SyncByteStream):
-    """A body whose lines have an end."""
+    """A body that has an end, and whose lines have one."""
 
     def __init__(self, body: httpx.SyncByteStream) -> None:
         self._body = body
 
     def __iter__(self) -> Iterator[bytes]:
-        length = 0
+        total = length = 0
         for piece in self._body:
             _, newline, after = piece.rpartition(b"\n")
             length = len(after) if newline else length + len(piece)
-            if length > _LINE_BYTES:
-                raise httpx.DecodingError("One line of the answer does not end.")
+            total += len(piece)
+            if length > _LINE_BYTES or total > _BODY_BYTES:
+                raise httpx.DecodingError("The answer does not end.")
             yield piece
 
     def close(self) -> None:

@@ -66,10 +66,13 @@ class CloudExecutor(CloudFiles):
         changed: Sequence[FileInfo] = ()
         try:
             self.box.ready()
-            self._count += 1
-            execution = CloudExecution(self.box, collector, limits=self.limits, count=self._count)
-            self._execution = execution
-            status, error, changed = execution.run(code, timeout_s)
+            if code.strip():
+                self._count += 1
+                execution = CloudExecution(self.box, collector, limits=self.limits, count=self._count)
+                self._execution = execution
+                status, error, changed = execution.run(code, timeout_s)
+            else:
+                status = "ok"
         except KeyboardInterrupt:
             if execution is not None:
                 execution.stop()

@@ -13,6 +13,8 @@ from urllib3.response import BaseHTTPResponse
 
 _CONNECT_S = 15.0
 _HEALTH_S = 5.0
+_MAX_RESPONSE = 1 << 30
+"""Bytes of what code sends: the SDK keeps all of it, and believes each message's own word on how long it is."""
 
 
 class OurSandbox(Sandbox):
@@ -91,11 +93,15 @@ def _live(response: BaseHTTPResponse) -> Callable[..., bytes]:
     """A `read` for a response, which returns what is there."""
     weak = weakref.ref(response)  # or it would hold itself
     whole = type(response).read
+    left = _MAX_RESPONSE
 
     def read(amt: int | None = None, *rest: Any, **options: Any) -> bytes:
+        nonlocal left
         found = weak()
-        if found is None:
-            return b""
-        return found.read1(amt) if amt is not None and amt > 0 else whole(found, amt, *rest, **options)
+        if found is None or left < 0:
+            return b""  # to the SDK that is a cut
+        data = found.read1(amt) if amt is not None and amt > 0 else whole(found, amt, *rest, **options)
+        left -= len(data)
+        return data
 
     return read

@@ -36,6 +36,14 @@ def target_of(settings: Settings, name: str, title: str) -> CloudTarget:
             why=f"{key_name} is not set (looked in the environment and in .env).",
             hint="Set it in .env, or leave -e out to use the sandbox on this machine.",
         )
+    if not key.reveal().isascii() or not key.reveal().isprintable():
+        raise SettingsError(
+            f"{key_name} cannot be a key.",
+            name=key_name,
+            source=settings.source(key_name),
+            why=f"From {settings.source(key_name)}: it has letters in it that no key has, or a line's end.",
+            hint=f"Copy the key of your account at {title} once more.",
+        )
     settings.require_same_source(key_name, domain_name)
     for other in ("AGENT_EXECUTOR", template_name, "AGENT_KEEP_SANDBOX", "AGENT_SANDBOX_LIFE"):
         _check_choice(settings, other, key_name)

@@ -349,4 +349,4 @@ def _entry(file: Path, shown: str) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main(E2B, prefix="i", template="code-interpreter-v1", tls=False)
+    main(E2B, prefix="i", template="code-interpreter-v1")

@@ -89,8 +89,8 @@ class Kernel:
     def _start(self) -> None:
         run = self._own / secrets.token_hex(4)
         run.mkdir(parents=True)
-        # Unix sockets have short names: in /tmp, whose name is short too.
-        self._address = f"/tmp/k-{secrets.token_hex(6)}"
+        # Beside all sandboxes: a Unix socket has a short name.
+        self._address = str(self._own.parent.parent / f"k-{secrets.token_hex(6)}")
         file, _ = write_connection_file(str(run / "kernel.json"), transport="ipc", ip=self._address)
         with open(run / "log", "wb") as log:
             self._process = subprocess.Popen(
@@ -217,6 +217,9 @@ class Room:
         kernel = self._new(folder)
         with self._lock:
             self.kernels[context] = kernel, folder or "/home/user"
+        if self.ended.is_set():  # meanwhile
+            kernel.end()
+            raise Gone
         return context
 
     def remove_context(self, context: str) -> None:

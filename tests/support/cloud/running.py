@@ -18,6 +18,9 @@ from typing import Any, Literal
 
 START_S = 60.0
 CERTIFICATE = Path(__file__).parent.parent / "self-signed.pem"
+"""Of 127.0.0.1, and its own authority: what Python takes, and E2B's SDK does not."""
+AUTHORITY, SIGNED = CERTIFICATE.with_name("authority.pem"), CERTIFICATE.with_name("signed.pem")
+"""An authority, and a certificate of 127.0.0.1 that it signed."""
 _ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -30,6 +33,8 @@ class Cloud:
     key: str
     """The API key that it takes."""
     process: subprocess.Popen[str]
+    trust: Path | None = None
+    """Whom to trust, if it speaks TLS."""
 
     @property
     def address(self) -> str:
@@ -39,7 +44,7 @@ class Cloud:
     @property
     def url(self) -> str:
         """Of the whole service."""
-        return f"{'https' if self.kind == 'scalebox' else 'http'}://{self.address}"
+        return f"{'https' if self.trust else 'http'}://{self.address}"
 
     def sandboxes(self) -> list[dict[str, Any]]:
         """Those that live, oldest first: id, template, metadata, end_at."""
@@ -77,7 +82,7 @@ class Cloud:
         self._ask("vanish", {"id": sandbox_id})
 
     def _ask(self, what: str, wish: object = None) -> dict[str, Any]:
-        context = ssl.create_default_context(cafile=str(CERTIFICATE))
+        context = ssl.create_default_context(cafile=str(self.trust) if self.trust else None)
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)
         )
@@ -88,7 +93,11 @@ class Cloud:
 
 @contextmanager
 def start(
-    kind: Literal["scalebox", "e2b"], *, python: str | Path = sys.executable, templates: tuple[str, ...] = ()
+    kind: Literal["scalebox", "e2b"],
+    *,
+    python: str | Path = sys.executable,
+    templates: tuple[str, ...] = (),
+    tls: bool = False,
 ) -> Iterator[Cloud]:
     """Start a service, wait until it answers, and end it with all its sandboxes.
 
@@ -96,11 +105,16 @@ def start(
         kind: which service.
         python: of an environment that has its SDK, ipykernel and jupyter_client.
         templates: further ones, beside the service's default.
+        tls: E2B's too speaks TLS, with the certificate that `AUTHORITY` signed; Scalebox's always does, self-signed.
     """
     key = f"test-key-{secrets.token_hex(8)}"
     command = [str(python), "-P", "-m", f"tests.support.cloud.{kind}", "--key", key]
     for template in templates:
         command += ["--template", template]
+    trust, certificate = (CERTIFICATE, CERTIFICATE) if kind == "scalebox" else (AUTHORITY, SIGNED)
+    tls = tls or kind == "scalebox"
+    if tls:
+        command += ["--certificate", str(certificate)]
     process = subprocess.Popen(
         command,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
@@ -114,7 +128,7 @@ def start(
         ready, _, _ = select.select([process.stdout], [], [], START_S)
         line = process.stdout.readline() if ready else ""
         assert line, "the service did not start"
-        yield Cloud(kind, json.loads(line)["port"], key, process)
+        yield Cloud(kind, json.loads(line)["port"], key, process, trust if tls else None)
     finally:
         process.stdin.close()
         try:

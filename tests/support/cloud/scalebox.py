@@ -301,4 +301,4 @@ def _entry(file: Path, shown: str) -> pb.EntryInfo:
 
 
 if __name__ == "__main__":
-    main(Scalebox, prefix="sbx-", template="code-interpreter", tls=True)
+    main(Scalebox, prefix="sbx-", template="code-interpreter")

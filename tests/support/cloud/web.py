@@ -23,9 +23,6 @@ from urllib.parse import urlsplit
 
 from tests.support.cloud.room import Gone, Room
 
-CERTIFICATE = Path(__file__).parent.parent / "self-signed.pem"
-"""Of 127.0.0.1."""
-
 
 @dataclass
 class Fault:
@@ -59,17 +56,18 @@ class Service(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, handler: type[Handler], *, key: str, templates: list[str], prefix: str, tls: bool) -> None:
+    def __init__(
+        self, handler: type[Handler], *, key: str, templates: list[str], prefix: str, certificate: Path | None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), handler)
         self.key, self.templates, self.prefix = key, templates, prefix
         self.port: int = self.server_address[1]
-        self.tls = tls
-        if tls:
+        if certificate is not None:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(CERTIFICATE)
+            context.load_cert_chain(certificate)
             # The handshake is made by the thread that serves the connection, not by the one that takes all of them.
             self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
-        self.base = Path(tempfile.mkdtemp(prefix="cloud-"))
+        self.base = Path(tempfile.mkdtemp(prefix="cloud-", dir="/tmp"))
         self.rooms: dict[str, Room] = {}
         self.faults: list[Fault] = []
         self.page = 3
@@ -299,10 +297,11 @@ _WORDS = {
 }
 
 
-def main(handler: type[Handler], *, prefix: str, template: str, tls: bool) -> None:
+def main(handler: type[Handler], *, prefix: str, template: str) -> None:
     """Run a service as a command: it prints its port and serves until its standard input closes."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--key", required=True)
     parser.add_argument("--template", action="append", default=[template])
-    arguments = parser.parse_args()
-    Service(handler, key=arguments.key, templates=arguments.template, prefix=prefix, tls=tls).run()
+    parser.add_argument("--certificate", type=Path, help="speak TLS, with this certificate and its key")
+    given = parser.parse_args()
+    Service(handler, key=given.key, templates=given.template, prefix=prefix, certificate=given.certificate).run()
