@@ -16,6 +16,8 @@ NODE_MODULES := scripts/labextension/node_modules
 LAB41_VENV := .venv-lab41
 LAB41_LIST := tests/requirements-lab41.txt
 LITELLM_LIST := tests/requirements-litellm.txt
+SCALEBOX_VENV := .venv-scalebox
+SCALEBOX_LIST := tests/requirements-scalebox.txt
 GATEWAY_VENV := .venv-gateway
 GATEWAY_LIST := tests/requirements-gateway.txt
 
@@ -37,10 +39,10 @@ demo: $(VENV)/.installed  ## Ask the embedded model two questions about real dat
 	@$(VENV)/bin/sandbox-agent demo -o demo-output
 
 .PHONY: test
-test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) $(GATEWAY_VENV)/.installed models lint  ## Build the wheel, install it, check and test it.
+test: $(TEST_VENV)/.installed $(LAB41_VENV)/.installed $(SCALEBOX_VENV)/.installed $(if $(wildcard $(LITELLM_LIST)),$(LITELLM_VENV)/.installed) $(GATEWAY_VENV)/.installed models lint  ## Build the wheel, install it, check and test it.
 	@echo "==> the test suite, against the installed wheel"
 	@cd tests && LITELLM_VENV="$(CURDIR)/$(LITELLM_VENV)" LAB41_VENV="$(CURDIR)/$(LAB41_VENV)" GATEWAY_VENV="$(CURDIR)/$(GATEWAY_VENV)" \
-		COVERAGE_FILE="$(CURDIR)/.coverage" \
+		SCALEBOX_VENV="$(CURDIR)/$(SCALEBOX_VENV)" COVERAGE_FILE="$(CURDIR)/.coverage" \
 		"$(CURDIR)/$(TEST_VENV)/bin/python" -P -m pytest --cov --cov-config=../pyproject.toml --cov-report=term $(PYTEST_ARGS)
 
 .PHONY: models
@@ -118,6 +120,18 @@ requirements-lab41:  ## Renew the list for the oldest JupyterLab and ipykernel t
 	@{ echo "# JupyterLab 4.1 and ipykernel 6.29, with all that this package needs. Made by 'make requirements-lab41'; do not edit."; \
 		cat lab41.new; } > $(LAB41_LIST) && rm lab41.new
 
+# The SDK of Scalebox and the one of E2B, which the other tests use, cannot share an environment.
+.PHONY: requirements-scalebox
+requirements-scalebox:  ## Renew the list for the tests of Scalebox.
+	@echo "==> $(SCALEBOX_LIST)"
+	@test -x $(TOOLS_VENV)/bin/uv || { $(PYTHON) -m venv $(TOOLS_VENV) && $(TOOLS_VENV)/bin/python -m pip install -q uv; }
+	@printf 'matplotlib>=3.9\npandas>=2.2\npytest>=8.3\npytest-timeout>=2.3\n' | \
+		env -u UV_INDEX -u UV_INDEX_URL -u UV_DEFAULT_INDEX -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS \
+		$(TOOLS_VENV)/bin/uv pip compile -q pyproject.toml - --extra local --extra scalebox --upgrade --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-config --no-header --no-annotate --no-emit-index-url -o scalebox.new
+	@{ echo "# The SDK of Scalebox, with all that this package and its tests need. Made by 'make requirements-scalebox'; do not edit."; \
+		cat scalebox.new; } > $(SCALEBOX_LIST) && rm scalebox.new
+
 .PHONY: requirements-gateway
 requirements-gateway:  ## Renew the list for Enterprise Gateway, which needs older packages than we do.
 	@echo "==> $(GATEWAY_LIST)"
@@ -132,7 +146,7 @@ requirements-gateway:  ## Renew the list for Enterprise Gateway, which needs old
 .PHONY: clean
 clean:  ## Remove what was made here (not the models in your cache folder).
 	@echo "==> removing environments, wheels and caches"
-	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(GATEWAY_VENV) $(TOOLS_VENV) build dist demo-output
+	@rm -rf $(VENV) $(TEST_VENV) $(LITELLM_VENV) $(LAB41_VENV) $(SCALEBOX_VENV) $(GATEWAY_VENV) $(TOOLS_VENV) build dist demo-output
 	@rm -rf $(NODE_MODULES) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find sandbox_agent_magic tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -146,6 +160,10 @@ $(LAB41_VENV)/.ready: $(LAB41_LIST) scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) $(LAB41_LIST)
 	@touch $@
 
+$(SCALEBOX_VENV)/.ready: $(SCALEBOX_LIST) scripts/make_venv.py
+	@$(PYTHON) scripts/make_venv.py $(@D) $(SCALEBOX_LIST)
+	@touch $@
+
 $(LITELLM_VENV)/.installed: $(LITELLM_LIST) scripts/make_venv.py
 	@$(PYTHON) scripts/make_venv.py $(@D) $(LITELLM_LIST)
 	@touch $@
@@ -155,9 +173,9 @@ $(GATEWAY_VENV)/.installed: $(GATEWAY_LIST) scripts/make_venv.py
 		else echo "==> $(@D): skipped, there is no wheel of its pyzmq for this Python" && mkdir -p $(@D); fi
 	@touch $@
 
-# It tests the wheel that the other tests test.
-$(LAB41_VENV)/.installed: $(LAB41_VENV)/.ready $(TEST_VENV)/.installed
-	@$(LAB41_VENV)/bin/python -m pip --disable-pip-version-check install -q --no-index --no-deps --force-reinstall build/$(TEST_VENV)/*.whl
+# They test the wheel that the other tests test.
+$(LAB41_VENV)/.installed $(SCALEBOX_VENV)/.installed: %/.installed: %/.ready $(TEST_VENV)/.installed
+	@$*/bin/python -m pip --disable-pip-version-check install -q --no-index --no-deps --force-reinstall build/$(TEST_VENV)/*.whl
 	@touch $@
 
 # The wheel is built in the environment that gets it: the build's own tools are pinned as well, and nothing is downloaded.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from .errors import UsageError
 
 if TYPE_CHECKING:
+    from .executors.engines import EngineInfo
     from .ledger import CostReport
     from .session import Session
     from .types import FileInfo
@@ -65,15 +66,48 @@ def install(session: Session, words: Sequence[str], variables: MutableMapping[st
     return f"installed in the sandbox: {', '.join(added)}" if added else "all of it is there already"
 
 
+def reset(session: Session) -> str:
+    """`%agent reset`: a new conversation."""
+    folder, kept = session.folder, session.kept()
+    session.reset()
+    if kept:
+        return f"New conversation. {kept_text(kept)}"
+    files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
+    return f"New conversation. The sandbox's variables are gone, {files}"
+
+
+def kept_text(kept: Sequence[EngineInfo]) -> str:
+    """What goes on after the end, and how to use it again."""
+    names = ", ".join(f"-e {info.executor} --session {info.id}" for info in kept)
+    return f"Kept, with its variables and files: {names}"
+
+
+def sandbox(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
+    """`%agent sandbox id`, `keep` or `end [ID]`, each with `-e NAME`: of the sandbox where code ran last."""
+    words, executor = _executor_of(words)
+    match list(words):
+        case ["id"]:
+            return session.sandbox_id(executor)
+        case ["keep"]:
+            found = session.keep_sandbox(executor)
+            return f"{found} goes on after this kernel's end, until nobody has used it for AGENT_SANDBOX_LIFE seconds."
+        case ["end"]:
+            return f"ended {session.end_sandbox(executor=executor)}"
+        case ["end", name]:
+            return f"ended {session.end_sandbox(name, executor=executor)}"
+    raise UsageError("This is not understood.", hint="%agent sandbox id | keep | end [ID], each with -e EXECUTOR")
+
+
 def sandboxes(session: Session, words: Sequence[str], variables: MutableMapping[str, object]) -> str:  # noqa: ARG001
-    """`%agent sandboxes`: what runs code for this notebook now, and where."""
+    """`%agent sandboxes [-e NAME]`: what runs code for this notebook now, and what else an account in a cloud has."""
     from .outputs import clean_text
 
+    words, executor = _executor_of(words)
     if words:
-        raise UsageError("%agent sandboxes takes no arguments.")
+        raise UsageError("This is not understood.", hint="%agent sandboxes [-e EXECUTOR]")
     rows = [
         (info.executor, info.id, info.place, _since(info.started), info.note or "ends with this kernel")
-        for info in session.sandboxes()
+        for info in session.sandboxes(executor)
     ]
     if not rows:
         return "Nothing is running: the first code starts what it needs."
@@ -118,10 +152,19 @@ COMMANDS: dict[str, Callable[[Session, Sequence[str], MutableMapping[str, object
     "get": get,
     "files": files,
     "install": install,
+    "sandbox": sandbox,
     "sandboxes": sandboxes,
     "models": models,
     "cost": cost,
 }
+
+
+def _executor_of(words: Sequence[str]) -> tuple[Sequence[str], str]:
+    """The words without `-e NAME`, and that name; empty if there is none."""
+    for place, word in enumerate(words):
+        if word in ("-e", "--executor") and place + 1 < len(words):
+            return [*words[:place], *words[place + 2 :]], words[place + 1]
+    return words, ""
 
 
 def new_files_text(found: Iterable[FileInfo], folder: Path | None) -> str:

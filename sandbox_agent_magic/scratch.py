@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-KINDS = ("sandbox-workspace", "sandbox-packages", "sandbox-bridge", "sandbox-check", "sbx-pip", "sbx")
+KINDS = ("sandbox-workspace", "sandbox-packages", "sandbox-bridge", "sandbox-check", "sandbox-run", "sbx-pip", "sbx")
 _NAME = re.compile(rf"(?:{'|'.join(KINDS)})-(\d{{1,10}})-\w+")
 _SETTLED_S = 60.0
 

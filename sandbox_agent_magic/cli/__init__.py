@@ -64,7 +64,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     """The options that `%%agent` has too."""
     parser.add_argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, or a plug-in")
     parser.add_argument("-m", "--model", help="model name, as the provider knows it")
-    parser.add_argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
+    parser.add_argument(
+        "-e", "--executor", help="where the code runs: sandbox (default), remote, scalebox, e2b; local with --yes"
+    )
+    parser.add_argument("--session", metavar="ID", help="of scalebox and e2b: use the sandbox of this id, which runs")
+    parser.add_argument("--keep-sandbox", action="store_true", help="of scalebox and e2b: it goes on after the end")
     parser.add_argument("--temperature", help="sampling temperature, 0 to 2")
     parser.add_argument("--max-iterations", help="model turns")
     parser.add_argument("--max-retry", help="retries of one failed request")

@@ -32,6 +32,7 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def ask(options: argparse.Namespace) -> int:
     """Run one request."""
+    from ..commands import kept_text
     from ..display import TextDisplay
     from ..session import Session
 
@@ -44,6 +45,8 @@ def ask(options: argparse.Namespace) -> int:
             result = session.ask(
                 prompt, files=options.file, overrides=overrides_of(options), yes=options.yes, watcher=display
             )
+            if kept := session.kept():
+                print(kept_text(kept), file=sys.stderr)
     except SandboxAgentError as exc:
         if not options.json:
             raise

@@ -3,39 +3,46 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
-import tempfile
+from collections.abc import Mapping
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .. import scratch
 from ..errors import NotebookWriteError, UsageError
-from ..folders import environment_of
 from ..settings.options import overrides_of
 from . import COMPLETED, NOT_COMPLETED, add_run_options
+from .many.plan import is_pattern, result_beside
+from .words import shown
 
 if TYPE_CHECKING:
-    from nbclient.exceptions import CellExecutionError
     from nbformat import NotebookNode
 
 Commands = argparse._SubParsersAction
 _DEMO_SEED = 42
-_KERNEL_START_S = 180
-"""A kernel takes a second; on a busy machine with a cold disk it was seen to take more than a minute."""
+_MOST_JOBS = 100
 
 
 def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add `run`, `expand` and `demo`."""
     run_parser = commands.add_parser(
         "run",
-        help="execute a notebook without a browser and make real cells of what its agent cells did",
-        description="Execute NOTEBOOK and expand it. Options apply to every agent cell that does not say otherwise. "
-        "The exit code is 1 where a cell failed or an agent cell reached no answer; what was done is written even so.",
+        help="execute notebooks without a browser and make real cells of what their agent cells did",
+        description="Execute each NOTEBOOK in a kernel of its own and expand it. Options apply to every agent cell "
+        "that does not say otherwise. The exit code is 1 where a cell failed or an agent cell reached no answer; what "
+        "was done is written even so. Of several notebooks, those that are finished are skipped the next time.",
     )
-    run_parser.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    run_parser.add_argument("-o", "--output", type=Path, metavar="OUT", help="default: NAME-run.ipynb beside NOTEBOOK")
+    run_parser.add_argument("notebook", type=Path, nargs="+", metavar="NOTEBOOK", help="or a folder of notebooks")
+    run_parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT", help="default: NAME-run.ipynb beside NOTEBOOK; of several, a folder"
+    )
+    run_parser.add_argument(
+        "-j", "--jobs", type=_jobs, metavar="N", help="notebooks at a time; default 1; auto: one for each core"
+    )
+    run_parser.add_argument("--force", action="store_true", help="of several: also those that are finished")
+    run_parser.add_argument("--time-limit", type=_seconds, metavar="SECONDS", help="of each notebook; default: none")
     add_run_options(run_parser)
     run_parser.set_defaults(command=run)
 
@@ -59,123 +66,75 @@ def add_commands(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Execute and expand one notebook."""
-    source: Path = options.notebook
-    target: Path = options.output or source.with_name(f"{source.stem}-run.ipynb")
+    """Execute and expand notebooks."""
     if options.executor == "local":
         raise UsageError(
             "`run` cannot choose the local executor for a whole notebook.",
             why="Running code without the sandbox is decided cell by cell.",
             hint="Write %%agent --executor local --yes in the cells that need it.",
         )
-    environment = {name.upper(): str(value) for name, value in overrides_of(options).items() if value is not None}
-    environment["AGENT_INSERT"] = "cells"
-    return execute(source, target, environment)
+    scratch.sweep()
+    overrides = {name: value for name, value in overrides_of(options).items() if value is not None}
+    first: Path = options.notebook[0]
+    several = len(options.notebook) > 1 or first.is_dir() or is_pattern(first)
+    if several or options.jobs is not None or options.force or options.time_limit is not None:
+        from .many import run_many
+
+        return run_many(
+            options.notebook,
+            output=options.output,
+            overrides=overrides,
+            jobs=options.jobs or 1,
+            force=options.force,
+            time_limit_s=options.time_limit,
+        )
+    return run_one(first, options.output or result_beside(first), overrides)
 
 
-def execute(source: Path, target: Path, environment: dict[str, str]) -> int:
-    """Run `source` in its own kernel and write it, expanded, to `target`; what was done before an error is kept.
+def run_one(source: Path, target: Path, overrides: Mapping[str, object]) -> int:
+    """Execute one notebook, show how it goes on and what came of it.
 
     Args:
-        source: the notebook to run; its folder is the kernel's working directory, the sandbox's folder lies beside it.
-        target: where the finished notebook goes.
-        environment: added to the kernel's environment.
+        source: the notebook.
+        target: where the finished one goes.
+        overrides: settings that win over the environment's, by name in lower case.
     """
-    from nbclient.exceptions import CellExecutionError as Failed
-    from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
+    from .execution import environment_with, execute, settings_of
+    from .following import TextFollower
 
-    from ..notebook import expand as expansion
-    from .following import FollowedClient
-
-    notebook = expansion.drop_earlier(expansion.read_notebook(source))
-    if not target.exists():  # a place that cannot be written is better found before a model is asked
-        expansion.write_notebook(notebook, target)
-    total = sum(cell.cell_type == "code" for cell in notebook.cells)
-    done = 0
-
-    def on_start(cell: NotebookNode, cell_index: int) -> None:  # noqa: ARG001
-        nonlocal done
-        if cell.cell_type == "code":
-            done += 1
-            print(f"[{done}/{total}] {_first_line(cell.source)}", file=sys.stderr, flush=True)
-
-    always = {"AGENT_TRUST_OUTPUT": "false", **environment_of(source)}
-    problem = ""
-    # Unix sockets in a folder of our own: an open TCP port would let other users of the machine listen.
-    with tempfile.TemporaryDirectory(prefix="sandbox-agent-") as sockets:
-        connection = {"transport": "ipc", "ip": f"{sockets}/kernel"} if os.name == "posix" else {}
-        client = FollowedClient(
-            notebook,
-            out=sys.stderr,
-            timeout=None,
-            startup_timeout=_KERNEL_START_S,
-            kernel_name="python3",
-            config=Config({"ConnectionFileMixin": connection}),
-            resources={"metadata": {"path": str(source.resolve().parent)}},
-            on_cell_start=on_start,
-        )
-        log = Path(sockets) / "kernel.log"
-        try:
-            with log.open("wb") as own_words:  # a kernel's log is not the reader's concern, unless it does not start
-                client.execute(env={**os.environ, **environment, **always}, stderr=own_words)
-        except Failed as exc:
-            problem = _failure(exc)
-        except (DeadKernelError, RuntimeError, AssertionError) as exc:
-            # On Ctrl-C nbclient ends the kernel by itself, and then stumbles over its absence.
-            if getattr(client, "_async_cleanup_kernel_future", None) is not None:
-                print(f"What was done before the interrupt is in {target}.", file=sys.stderr)
-                raise KeyboardInterrupt from None
-            if isinstance(exc, AssertionError):
-                raise
-            last = log.read_text("utf-8", "replace").strip().splitlines()[-1:]
-            problem = " ".join(["The notebook's kernel did not start, or died.", *last])
-        finally:
-            expansion.write_notebook(expansion.expand(notebook), target)
-    if problem:
-        print(f"{problem}\nWhat was done before it is in {target}.", file=sys.stderr)
+    digest = settings_of(source, overrides)[1]
+    environment = environment_with(overrides)
+    outcome = execute(source, target, environment, follower=TextFollower(sys.stderr), settings_sha256=digest)
+    place = shown(outcome.written)
+    if outcome.misplaced:
+        print(outcome.misplaced, file=sys.stderr)
+    if outcome.status == "interrupted":
+        print(f"What was done before the interrupt is in {place}.", file=sys.stderr)
+        raise KeyboardInterrupt
+    if outcome.stopped_by:
+        print(f"{outcome.stopped_by}\nWhat was done before it is in {place}.", file=sys.stderr)
         return NOT_COMPLETED
-    print(target)
-    ends = [end for cell in notebook.cells for end in _ends(cell)]
-    for end in ends:
+    print(place)
+    for end in outcome.unanswered:
         print(f"An agent cell did not complete: {end}", file=sys.stderr)
-    return NOT_COMPLETED if ends else COMPLETED
-
-
-def _failure(error: CellExecutionError) -> str:
-    """Why a cell ended the run."""
-    if error.ename == "AgentInterrupted":
-        return "An agent cell was interrupted."
-    return f"A cell failed: {error.ename}: {error.evalue}"
-
-
-def _ends(cell: NotebookNode) -> list[str]:
-    """How the runs of an agent cell ended that reached no answer and raised no error."""
-    from ..display import RUN_METADATA
-
-    found = []
-    for output in cell.get("outputs", []):
-        about = output.get("metadata", {}).get(RUN_METADATA)
-        if isinstance(about, dict) and about.get("status") != "completed":
-            found.append(" ".join(str(output.get("data", {}).get("text/plain", "")).split()))
-    return found
+    return COMPLETED if outcome.status == "completed" else NOT_COMPLETED
 
 
 def expand(options: argparse.Namespace) -> int:
     """Expand one notebook."""
     from ..notebook import expand as expansion
+    from ..notebook.files import read_notebook, write_notebook
 
     target: Path = options.output or options.notebook
-    notebook = expansion.expand(expansion.read_notebook(options.notebook))
-    expansion.write_notebook(notebook, target)
-    print(target)
+    write_notebook(expansion.expand(read_notebook(options.notebook)), target)
+    print(shown(target))
     return COMPLETED
 
 
 def demo(options: argparse.Namespace) -> int:
     """Run the shipped example with the embedded model."""
     from .. import model_store
-    from ..notebook import expand as expansion
+    from ..notebook.files import read_notebook
     from ..settings import load
 
     settings = load()
@@ -186,11 +145,11 @@ def demo(options: argparse.Namespace) -> int:
         example = shipped if shipped.is_dir() else Path(__file__).parents[2] / "examples"
         for name in ("demo.ipynb", "seattle-weather.csv"):
             shutil.copyfile(example / name, folder / (name if name != "demo.ipynb" else "demo-source.ipynb"))
-    environment = {"AGENT_PROVIDER": "local", "TEMPERATURE": "0", "AGENT_LOCAL_SEED": str(_DEMO_SEED)}
+    overrides = {"agent_provider": "local", "temperature": 0, "agent_local_seed": _DEMO_SEED}
     target = folder / "demo.ipynb"
-    code = execute(folder / "demo-source.ipynb", target, environment)
+    code = run_one(folder / "demo-source.ipynb", target, overrides)
     (folder / "demo-source.ipynb").unlink()
-    finished = expansion.read_notebook(target)
+    finished = read_notebook(target)
     _write_html(finished, target.with_suffix(".html"))
     for cell in finished.cells:
         if cell.cell_type == "markdown" and "sandbox_agent" in cell.metadata:
@@ -209,7 +168,23 @@ def _write_html(notebook: NotebookNode, path: Path) -> None:
         raise NotebookWriteError(f"Cannot write {path}.", why=f"Reason: {exc.strerror}.") from None
 
 
-def _first_line(source: str) -> str:
-    line = source.strip().splitlines()[0] if source.strip() else "(empty)"
-    rest = next((text for text in source.strip().splitlines()[1:] if text.strip()), "")
-    return f"{line}  {rest}"[:100] if line.startswith("%%") else line[:100]
+def _jobs(text: str) -> int:
+    """The value of --jobs."""
+    if text == "auto":
+        from ..providers.local_server import default_threads
+
+        return default_threads()
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_JOBS:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number from 1 to {_MOST_JOBS} nor auto")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    """The value of --time-limit."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, 1 or more")
+    return seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 
 from ..types import JSON, Event, RunFinished, RunStatus
 from .markup import finished, working
@@ -19,7 +20,8 @@ _MOST_S = 0.5
 UpdateHook = Callable[[dict[str, JSON], dict[str, JSON]], None]
 """Shows a mime bundle with its metadata in place of the one before. Called from two threads, never at once."""
 RUN_METADATA = "sandbox_agent_run"
-"""Of the area: whether the run goes on or how it ended, for who executes a notebook and wants to know."""
+"""Of the area: whether the run goes on or how it ended, and what it used, for who executes a notebook and wants to
+know."""
 
 
 class NotebookDisplay:
@@ -75,7 +77,7 @@ class NotebookDisplay:
         self._drawn, self._news = html, False
         self._update(
             {"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()},
-            {RUN_METADATA: {"status": "running"}},
+            {RUN_METADATA: self._about("running")},
         )
         return True
 
@@ -83,4 +85,7 @@ class NotebookDisplay:
         self._ended = True
         self._ticker.stop()
         bundle: dict[str, JSON] = {"text/html": finished(line, self._view.entries), "text/plain": line}
-        self._update(bundle, {RUN_METADATA: {"status": status}})
+        self._update(bundle, {RUN_METADATA: self._about(status)})
+
+    def _about(self, status: str) -> dict[str, JSON]:
+        return {"status": status, "usage": dict(asdict(self._view.usage))}

@@ -1,7 +1,7 @@
 """Where code runs: the registry of executors.
 
-Built in: `sandbox`, `local` and `remote`. Others come by the entry-point group `sandbox_agent_magic.executors`, whose
-entries are classes that are called without arguments; they are loaded on use.
+Built in: `sandbox`, `local`, `remote`, `scalebox` and `e2b`. Others come by the entry-point group
+`sandbox_agent_magic.executors`, whose entries are classes that are called without arguments; they are loaded on use.
 """
 
 from __future__ import annotations
@@ -16,9 +16,13 @@ from ..types import Executor
 if TYPE_CHECKING:
     from ..sandbox import SandboxLimits
     from ..settings import Settings
+    from .cloud.e2b import E2BEngine
+    from .cloud.scalebox import ScaleboxEngine
 
 GROUP = "sandbox_agent_magic.executors"
-BUILT_IN = ("sandbox", "local", "remote")
+BUILT_IN = ("sandbox", "local", "remote", "scalebox", "e2b")
+CLOUDS = ("scalebox", "e2b")
+"""Those that rent a sandbox from a provider."""
 
 
 def known() -> list[str]:
@@ -73,6 +77,16 @@ def create(
 
         outputs = limits.outputs if limits is not None else None
         return HealingExecutor(RemoteExecutor(target_of(settings or load()), limits=outputs))
+    if name == "scalebox":
+        from ..settings import load
+        from .cloud.scalebox import ScaleboxEngine
+
+        return _cloud(ScaleboxEngine, settings or load(), limits)
+    if name == "e2b":
+        from ..settings import load
+        from .cloud.e2b import E2BEngine
+
+        return _cloud(E2BEngine, settings or load(), limits)
     from importlib.metadata import entry_points
 
     try:
@@ -86,3 +100,15 @@ def create(
     except ImportError as exc:
         raise MissingDependencyError(f"The executor {name!r} cannot be loaded.", extra=name, why=str(exc)) from None
     return made()
+
+
+def _cloud(
+    engine: type[ScaleboxEngine] | type[E2BEngine], settings: Settings, limits: SandboxLimits | None
+) -> Executor:
+    """The executor of a provider of cloud sandboxes."""
+    from .cloud import CloudExecutor, target_of
+    from .healing import HealingExecutor
+
+    target = target_of(settings, engine.name, engine.title)
+    outputs = limits.outputs if limits is not None else None
+    return HealingExecutor(CloudExecutor(engine(target), target, limits=outputs))

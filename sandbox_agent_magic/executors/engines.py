@@ -39,6 +39,36 @@ class ListsEngines(Protocol):
         """
 
 
+@runtime_checkable
+class RentsEngines(ListsEngines, Protocol):
+    """An executor whose engine goes on costing if nobody ends it, and that can be found again by its id."""
+
+    def engine_id(self) -> str:
+        """Of the engine that is in use; empty if none is."""
+
+    def fits(self, session: str) -> bool:
+        """Whether it uses the engine of that id, or may: otherwise another executor is needed."""
+
+    def keep(self) -> None:
+        """Leave the engine running at the end."""
+
+    def kept(self) -> bool:
+        """Whether there is an engine that goes on after the end."""
+
+    def end(self, engine_id: str) -> bool:
+        """End an engine of the same account; False if there is none of that id.
+
+        Raises:
+            ExecutorError: the provider could not be asked, or refuses.
+        """
+
+
+def rented(executor: Executor) -> RentsEngines | None:
+    """The executor itself if it rents its engines."""
+    inner = unwrapped(executor)
+    return inner if isinstance(inner, RentsEngines) else None
+
+
 def engines_of(executor: Executor) -> Sequence[EngineInfo]:
     """What `executor` runs now, as far as it can tell. Raises as `ListsEngines.engines`."""
     inner = unwrapped(executor)

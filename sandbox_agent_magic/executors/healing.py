@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from .. import scratch
-from ..errors import KernelDied, WorkspaceError
+from ..errors import ExecutorError, KernelDied, WorkspaceError
 from ..types import ExecutionResult, Executor, FileInfo, Output, OutputHook, ProgressHook
 from .wrapping import WrappingExecutor
 
@@ -49,6 +49,11 @@ class _Ran:
     timeout_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    packages: tuple[str, ...]
+
+
 class HealingExecutor(WrappingExecutor[Executor]):
     """Wraps an executor far away.
 
@@ -61,7 +66,7 @@ class HealingExecutor(WrappingExecutor[Executor]):
     def __init__(self, inner: Recoverable | Attempting) -> None:
         super().__init__(inner)
         self._attempt = inner.attempt if isinstance(inner, Attempting) else _asking_first(inner)
-        self._done: list[_Sent | _Ran] = []
+        self._done: list[_Sent | _Ran | _Installed] = []
         """What brought the engine to its state, in order."""
         self._losses = 0
         self._lost = False
@@ -114,6 +119,8 @@ class HealingExecutor(WrappingExecutor[Executor]):
         """Bring files and variables back: what to say, and whether all of it is there again."""
         self.inner.execute("", timeout_s=_EMPTY_S, on_output=on_output)  # if it is long in coming, that is said
         ran = sum(isinstance(each, _Ran) for each in self._done)
+        packages = ", packages installed again" if any(isinstance(each, _Installed) for each in self._done) else ""
+        pieces = "piece" if ran == 1 else "pieces"
         begun = f"The {self.name} kernel was lost, and another one took its place"
         done = 0
         for each in self._done:
@@ -121,18 +128,31 @@ class HealingExecutor(WrappingExecutor[Executor]):
                 with contextlib.suppress(WorkspaceError):  # the code that needs it says so
                     self.inner.put_file(each.source, each.name)
                 continue
+            if isinstance(each, _Installed):
+                try:
+                    self.inner.install(each.packages)
+                except ExecutorError as error:
+                    return f"{begun}, without packages of before: {error.message} {error.why}", False
+                continue
             again = self.inner.execute(each.code, timeout_s=each.timeout_s, on_output=lambda _: None)
             if again.state_lost:
                 self._count_loss()
             if again.status != "ok":
                 reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
-                return f"{begun}: {done} of {ran} pieces of code ran again, then one failed ({reason}).", False
+                return f"{begun}: {done} of {ran} {pieces} of code ran again, then one failed ({reason}).", False
             done += 1
-        return f"{begun}: files were sent again, and the {ran} pieces of code that had worked ran again.", True
+        return (
+            f"{begun}: files were sent again{packages}, and the {ran} {pieces} of code that had worked ran again.",
+            True,
+        )
 
     def restart(self) -> None:
         """As `Executor.restart`: what was lost on purpose is not brought back."""
-        self._done = [each for each in self._done if isinstance(each, _Sent) and not self._is_copy(each)]
+        self._done = [
+            each
+            for each in self._done
+            if isinstance(each, _Installed) or (isinstance(each, _Sent) and not self._is_copy(each))
+        ]
         self._lost = False
         self.inner.restart()
 
@@ -148,6 +168,13 @@ class HealingExecutor(WrappingExecutor[Executor]):
         if self._mark >= 0:
             os.close(self._mark)
             self._mark = -1
+
+    def install(self, packages: Sequence[str]) -> Sequence[str]:
+        """As `Executor.install`; another engine will have them too."""
+        added = self.inner.install(packages)
+        if added:
+            self._done.append(_Installed(tuple(packages)))
+        return added
 
     def put_file(self, source: Path, name: str, *, on_progress: ProgressHook | None = None) -> FileInfo:
         """As `Executor.put_file`."""

@@ -75,7 +75,11 @@ class AgentMagics(Magics):
     @magic_arguments(name="%agent")  # IPython puts one more % before it
     @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
-    @argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
+    @argument(
+        "-e", "--executor", help="where the code runs: sandbox (default), remote, scalebox, e2b; local with --yes"
+    )
+    @argument("--session", metavar="ID", help="of scalebox and e2b: use the sandbox of this id, which runs")
+    @argument("--keep-sandbox", action="store_true", help="of scalebox and e2b: it goes on after this kernel's end")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
     @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
     @argument("--temperature", help="sampling temperature, 0 to 2")
@@ -117,8 +121,8 @@ class AgentMagics(Magics):
 
         `%agent send NAME...` and `%agent take NAME [AS]` copy variables into and out of the sandbox, `%agent get FILE
         [DEST] [--force]` copies a file out, `%agent files` lists them, `%agent install NAME...` adds packages.
-        `%agent sandboxes` lists what runs code now, `%agent models [-p NAME]` a server's models; `%agent cost [--by
-        cell|model|notebook|day]` sums costs.
+        `%agent sandboxes` lists what runs code now, `%agent sandbox id`, `keep` and `end [ID]` say, keep and end one;
+        `%agent models [-p NAME]` lists a server's models; `%agent cost [--by cell|model|notebook|day]` sums costs.
         """
         from ..commands import COMMANDS
 
@@ -141,10 +145,9 @@ class AgentMagics(Magics):
 
                 (insert if name == "insert" else undo)(self.shell, self.page[0])
             elif name == "reset":
-                folder = self.session.folder
-                self.session.reset()
-                files = f"its files stay in {folder}." if folder and folder.exists() else "and its files."
-                print(f"New conversation. The sandbox's variables are gone, {files}")
+                from ..commands import reset
+
+                print(reset(self.session))
             else:
                 from ..doctor import config_text, status_text
 
@@ -192,7 +195,7 @@ class AgentMagics(Magics):
 
     def _run(self, options: argparse.Namespace, cell: str) -> RunResult:
         from ..bridge import values_of
-        from ..commands import new_files_text
+        from ..commands import kept_text, new_files_text
         from ..context import hints
         from ..settings.options import overrides_of
         from ..types import RunRequest
@@ -223,6 +226,8 @@ class AgentMagics(Magics):
         )
         if isolated and result.files:
             print(new_files_text(result.files, self._folder(result.executor)))
+        if options.keep_sandbox:
+            print(kept_text(self.session.kept()))
         return result
 
     def _folder(self, executor: str) -> Path | None:

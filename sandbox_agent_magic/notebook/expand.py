@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from ..errors import NotebookWriteError
 from ..outputs import CELLS_MIMETYPE
 from .cells import source_digest
+from .files import give_ids
 from .offers import INSERTED
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def expand(notebook: NotebookNode) -> NotebookNode:
     """
     from nbformat import from_dict
 
-    _give_ids(notebook)
+    give_ids(notebook)
     present = {cell.id for cell in notebook.cells}
     earlier: dict[str, list[str]] = {}
     runs: set[str] = set()
@@ -75,52 +73,6 @@ def drop_earlier(notebook: NotebookNode) -> NotebookNode:
 def is_agent_cell(cell: NotebookNode) -> bool:
     """Whether a cell starts with `%%agent`."""
     return bool(cell.cell_type == "code" and cell.source.split(maxsplit=1)[:1] == [_AGENT_MAGIC])
-
-
-def read_notebook(path: Path) -> NotebookNode:
-    """Read a notebook as nbformat 4.
-
-    Raises:
-        NotebookWriteError: it cannot be read, or is not a notebook.
-    """
-    import nbformat
-
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except OSError as exc:
-        raise NotebookWriteError(
-            f"Cannot read {path}.", why=f"Reason: {exc.strerror}.", hint="Check the path."
-        ) from None
-    except Exception as exc:  # nbformat raises its own, json's and jsonschema's classes
-        reason = " ".join(str(exc).split())[:150]
-        raise NotebookWriteError(
-            f"{path} is not a notebook that can be read.", why=f"Reason: {reason}", hint="It must be an .ipynb file."
-        ) from None
-    return _give_ids(notebook)
-
-
-def write_notebook(notebook: NotebookNode, path: Path) -> None:
-    """Validate and write, through a temporary file so that a full disk leaves no half notebook.
-
-    Raises:
-        NotebookWriteError: it is not valid, or cannot be written.
-    """
-    import nbformat
-
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        nbformat.validate(notebook)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except nbformat.ValidationError as exc:
-        raise NotebookWriteError(f"The notebook for {path} is not valid.", why=str(exc.message)[:150]) from None
-    except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise NotebookWriteError(
-            f"Cannot write {path}.", why=f"Reason: {exc.strerror}.", hint="Choose another place with -o."
-        ) from None
 
 
 def _take_out(cell: NotebookNode) -> dict[str, _Published]:
@@ -196,15 +148,3 @@ def _valid_cells(payload: object) -> list[_Published]:
         and isinstance(cell["metadata"].get(_NOTE), dict)
     ]
     return cast("list[_Published]", found)
-
-
-def _give_ids(notebook: NotebookNode) -> NotebookNode:
-    """Ids for the cells of a notebook older than nbformat 4.5, so that inserted cells can refer to their agent cell."""
-    import secrets
-
-    if notebook.nbformat_minor < 5:
-        notebook.nbformat_minor = 5
-    for cell in notebook.cells:
-        if "id" not in cell:
-            cell["id"] = secrets.token_hex(4)
-    return notebook

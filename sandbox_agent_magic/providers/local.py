@@ -18,6 +18,9 @@ TRAITS = ModelTraits(small=True, images=False, label="small local model, may be 
 
 _NAMES = SettingNames(key="", url="", model="AGENT_LOCAL_MODEL")
 _DYING_S = 0.5
+_MOST_TOKENS = 1024
+"""Of one reply: some pages of code. A small model may repeat itself without end; that was seen to go on until
+REQUEST_TIMEOUT, and the requests of all other notebooks, which the server answers one after the other, failed with it."""
 
 
 class LocalProvider:
@@ -73,8 +76,10 @@ class LocalProvider:
             if left_s <= 0:
                 break
             failure: ProviderError
+            most = min(request.max_output_tokens or _MOST_TOKENS, _MOST_TOKENS)
+            bounded = replace(request, deadline_s=left_s, max_output_tokens=most)
             try:
-                reply = client.complete(replace(request, deadline_s=left_s), on_text=counted, on_reasoning=on_reasoning)
+                reply = client.complete(bounded, on_text=counted, on_reasoning=on_reasoning)
                 return replace(reply, usage=replace(reply.usage, cost_usd=self.cost_of(reply.usage)))
             except ProviderError as exc:
                 failure = exc

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
-from ..ledger import Entry, Ledger, Total, money
+from ..ledger import Entry, Ledger, Total, dollars, money
 from ..settings import Settings
 from ..types import Usage, Verdict
 
@@ -105,8 +105,10 @@ class BudgetGate:
                 f"model costs. Set {tokens} as well, or leave the budget out."
             )
         if used + (cost or 0.0) > cap.usd or (used >= cap.usd and cost != 0):
-            about = f", and the next request costs about ${cost:.4f}" if cost else ""
-            return f"The budget of {cap.scope} (${cap.usd:g}, {cap.usd_setting}) is reached: ${used:.4f} spent{about}."
+            about = f", and the next request costs about {dollars(cost)}" if cost else ""
+            return (
+                f"The budget of {cap.scope} (${cap.usd:g}, {cap.usd_setting}) is reached: {dollars(used)} spent{about}."
+            )
         return ""
 
 
@@ -132,6 +134,23 @@ def caps_of(settings: Settings) -> list[Cap]:
         )
     ]
     return [cap for cap in caps if cap.usd is not None or cap.tokens is not None]
+
+
+def day_objection(settings: Settings, ledger: Ledger) -> str:
+    """Why nothing more should be begun today: the day's budget is used up; empty while it is not, or there is none."""
+    for cap in caps_of(settings):
+        if cap.scope != "today":
+            continue
+        spent = ledger.spent(day=date.today().isoformat())
+        if cap.usd is not None and (spent.cost_usd or 0.0) >= cap.usd:
+            return (
+                f"The budget of today (${cap.usd:g}, {cap.usd_setting}) is used up: ${spent.cost_usd or 0:.4f} spent."
+            )
+        if cap.tokens is not None and spent.tokens >= cap.tokens:
+            return (
+                f"The budget of today ({cap.tokens:,} tokens, {cap.tokens_setting}) is used up: {spent.tokens:,} used."
+            )
+    return ""
 
 
 def budget_notes(settings: Settings, ledger: Ledger, notebook: str) -> list[str]:

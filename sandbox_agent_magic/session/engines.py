@@ -11,7 +11,8 @@ from .. import bridge
 from ..agent import Replay
 from ..agent import replay as run_again
 from ..errors import UsageError
-from ..executors.engines import EngineInfo, engines_of
+from ..executors import CLOUDS
+from ..executors.engines import EngineInfo, RentsEngines, engines_of, rented
 from ..settings import Settings, load
 from ..types import Executor, FileInfo, Message, OutputHook
 from .resources import CopyHook, Resources
@@ -148,6 +149,73 @@ class EngineVerbs:
         """The session's executor of that name, made if need be. The session closes it."""
         return self._resources.named(name, self.settings())
 
-    def sandboxes(self) -> list[EngineInfo]:
-        """What runs code for this session now. Raises as `ListsEngines.engines`."""
-        return [info for executor in self._resources.executors.values() for info in engines_of(executor)]
+    # ---- what is running ----------------------------------------------------------------------------------------
+
+    def sandboxes(self, executor: str = "") -> list[EngineInfo]:
+        """What runs code for this session now, and what else runs in a cloud under the same account.
+
+        Args:
+            executor: look there too, though it may not have run code yet; unless given, where the settings say.
+
+        Raises:
+            SettingsError: that executor's settings do not do.
+            ExecutorError: a provider could not be asked.
+        """
+        settings = self.settings()
+        executors = dict(self._resources.executors)
+        if executor or settings.agent_executor in CLOUDS:
+            name = executor or settings.agent_executor
+            executors[name] = self._resources.named(name, settings, use=False)
+        return [info for each in executors.values() for info in engines_of(each)]
+
+    def sandbox_id(self, executor: str = "") -> str:
+        """The id of what ran code last, or in that executor.
+
+        Raises:
+            UsageError: nothing ran.
+        """
+        name = executor or self._resources.engine_name(self.settings())
+        running = self._resources.executors.get(name)
+        rents = rented(running) if running is not None else None
+        found = rents.engine_id() if rents else next((info.id for info in engines_of(running)), "") if running else ""
+        if not found:
+            raise UsageError(f"Nothing runs in {name} yet.", hint="%agent sandboxes lists all that run.")
+        return found
+
+    def keep_sandbox(self, executor: str = "") -> str:
+        """Let the sandbox that ran code last go on after the end; returns its id. Raises UsageError."""
+        found, rents = self.sandbox_id(executor), self._rented(executor)
+        rents.keep()
+        return found
+
+    def end_sandbox(self, sandbox_id: str = "", *, executor: str = "") -> str:
+        """End a sandbox in a cloud, this session's unless another one is named; returns its id.
+
+        Raises:
+            UsageError: there is none.
+            ExecutorError: the provider could not be asked, or refuses.
+        """
+        found = sandbox_id or self.sandbox_id(executor)
+        if not self._rented(executor).end(found):
+            raise UsageError(f"There is no sandbox {found[:60]}.", hint="%agent sandboxes lists those that run.")
+        return found
+
+    def kept(self) -> list[EngineInfo]:
+        """What goes on when this session ends."""
+        found = []
+        for name, each in self._resources.executors.items():
+            rents = rented(each)
+            if rents is not None and rents.kept():
+                found.append(EngineInfo(name, rents.engine_id(), ""))
+        return found
+
+    def _rented(self, executor: str) -> RentsEngines:
+        settings = self.settings()
+        name = executor or self._resources.engine_name(settings)
+        rents = rented(self._resources.named(name, settings, use=False)) if name in CLOUDS else None
+        if rents is None:
+            raise UsageError(
+                f"What runs in {name} ends with this kernel.",
+                hint="%agent reset ends it now. For a sandbox in a cloud: -e scalebox",
+            )
+        return rents

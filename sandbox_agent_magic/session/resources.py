@@ -12,6 +12,7 @@ from .. import folders
 from ..errors import UsageError
 from ..executors import create as create_executor
 from ..executors import set_limits
+from ..executors.engines import rented
 from ..executors.installing import InstallingExecutor
 from ..executors.wrapping import unwrapped
 from ..providers import create as create_provider
@@ -70,6 +71,8 @@ class Resources:
             agent_insert="auto",
             agent_idle_timeout=60.0,
             agent_budget_usd=None,
+            agent_session=None,
+            agent_keep_sandbox=False,
         )
         key = (settings.agent_provider, relevant)
         if key not in self._providers:
@@ -95,10 +98,20 @@ class Resources:
                     why="The model's code would run in your own kernel: it can read, change and delete your files.",
                     hint="Add --yes if you mean it, or leave --executor local out to use the sandbox.",
                 )
-        return self.named(name, settings)
+        made = self.named(name, settings)
+        if rented(made) is None:
+            for option, setting in (("--session", "AGENT_SESSION"), ("--keep-sandbox", "AGENT_KEEP_SANDBOX")):
+                if settings.source(setting) == "argument":
+                    hint = f"Add -e scalebox, or leave {option} out."
+                    raise UsageError(f"{option} is for sandboxes in a cloud.", hint=hint)
+        return made
 
-    def named(self, name: str, settings: Settings) -> Executor:
-        """The executor of that name, made if need be."""
+    def named(self, name: str, settings: Settings, *, use: bool = True) -> Executor:
+        """The executor of that name, made if need be; another one if the settings name a sandbox that it cannot use."""
+        session = settings.agent_session
+        rents = rented(self.executors[name]) if name in self.executors else None
+        if rents is not None and session and not rents.fits(session):
+            self.executors.pop(name).shutdown()
         if name not in self.executors:
             tier = sandbox_tier(settings)
             if name == "sandbox":
@@ -108,8 +121,11 @@ class Resources:
             )
             installs = made.capabilities.install
             self.executors[name] = InstallingExecutor(made) if installs else made
-        self._last = self._last if name == "local" else name
+        self._last = self._last if name == "local" or not use else name
         executor = self.executors[name]
+        rents = rented(executor)
+        if rents is not None and settings.agent_keep_sandbox:
+            rents.keep()
         if isinstance(executor, InstallingExecutor):
             executor.automatic = settings.agent_auto_install
         return executor

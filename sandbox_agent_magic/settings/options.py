@@ -19,4 +19,6 @@ def overrides_of(options: argparse.Namespace) -> dict[str, object]:
         "max_retry": options.max_retry,
         "agent_cell_timeout": options.timeout,
         "agent_budget_usd": options.budget,
+        "agent_session": options.session,
+        "agent_keep_sandbox": options.keep_sandbox or None,
     }

@@ -90,7 +90,9 @@ _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
 _JUPYTER = "The executor `remote`: a Jupyter server, Kernel Gateway or Enterprise Gateway"
-_REMOTE = "Remote sandboxes"
+_SCALEBOX = "The executor `scalebox`: sandboxes in Scalebox's cloud"
+_E2B = "The executor `e2b`: sandboxes in E2B's cloud"
+_CLOUD = "Sandboxes in a cloud, Scalebox's or E2B's"
 _NOTEBOOK = "The notebook"
 _SHOW = "Messages"
 
@@ -166,7 +168,9 @@ class Settings:
     )
 
     agent_executor: str = option(
-        "sandbox", "sandbox, remote, an installed plug-in, or local (your own kernel; asks for --yes)", section=_RUN
+        "sandbox",
+        "sandbox, remote, scalebox, e2b, an installed plug-in, or local (your own kernel; asks for --yes)",
+        section=_RUN,
     )
     agent_sandbox: Tier = option(
         "bubblewrap",
@@ -238,8 +242,28 @@ class Settings:
     agent_remote_start_timeout: float = option(
         120.0, "seconds that a kernel may take to start and to answer", section=_JUPYTER, low=1, high=3_600
     )
-    scalebox_api_key: Secret | None = option(None, "key of Scalebox (read by a later version)", section=_REMOTE)
-    e2b_api_key: Secret | None = option(None, "key of E2B (read by a later version)", section=_REMOTE)
+    scalebox_api_key: Secret | None = option(None, "key", section=_SCALEBOX)
+    scalebox_domain: str | None = option(None, "another address of its API, without https://", section=_SCALEBOX)
+    scalebox_template: str | None = option(None, "template of the sandbox; unset: code-interpreter", section=_SCALEBOX)
+    e2b_api_key: Secret | None = option(None, "key", section=_E2B)
+    e2b_domain: str | None = option(None, "another domain, without https://", section=_E2B)
+    e2b_api_url: str | None = option(
+        None, "address of the API of an E2B of your own, where the domain does not say it", section=_E2B
+    )
+    e2b_sandbox_url: str | None = option(None, "address of the gateway to its sandboxes, likewise", section=_E2B)
+    e2b_template: str | None = option(None, "template of the sandbox; unset: code-interpreter-v1", section=_E2B)
+    agent_session: str | None = option(
+        None, "id of a running sandbox to use instead of a new one; it is left running (--session)", section=_CLOUD
+    )
+    agent_keep_sandbox: bool = option(
+        False, "a sandbox goes on when the notebook's kernel ends, for as long as it lives unused", section=_CLOUD
+    )
+    agent_sandbox_life: int = option(
+        300, "seconds that a sandbox lives after it was last used", section=_CLOUD, low=60, high=86_400
+    )
+    agent_sandbox_env: Secret | None = option(
+        None, "environment variables of the sandbox, NAME=VALUE separated by commas", section=_CLOUD
+    )
 
     agent_insert: Insert = option(
         "auto",

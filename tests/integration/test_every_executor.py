@@ -6,18 +6,16 @@ import json
 import os
 import shutil
 import subprocess
-import sysconfig
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import pytest
 
-from tests.support.engines import ENGINES
+from tests.support.engines import ENGINES, command
 from tests.support.parity import normalised
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
-COMMAND = Path(sysconfig.get_path("scripts")) / "sandbox-agent"
 
 pytestmark = [pytest.mark.integration, pytest.mark.model, pytest.mark.timeout(600)]
 
@@ -36,7 +34,7 @@ def demo(folder: Path, executor: str) -> list[dict[str, Any]]:
     model = {"AGENT_PROVIDER": "local", "TEMPERATURE": "0", "AGENT_LOCAL_SEED": "42"}
     with ENGINES[executor]() as settings:
         done = subprocess.run(
-            [COMMAND, "run", "demo.ipynb", *options],
+            [command(executor), "run", "demo.ipynb", *options],
             cwd=folder,
             env={**os.environ, **model, **settings},
             stdin=subprocess.DEVNULL,

@@ -192,6 +192,12 @@ def test_a_conversation_that_is_too_long_is_said_to_be(model: Path) -> None:
         ask(provider_of(model), "word " * 9_000)
 
 
+def test_a_reply_that_would_never_end_is_cut_so_that_other_notebooks_get_their_turn(model: Path) -> None:
+    endless = Message("user", "Repeat the word ha forever: ha ha ha ha ha ha ha")
+    reply = provider_of(model).complete(ModelRequest((endless,), temperature=0, deadline_s=170), on_text=lambda _: None)
+    assert (reply.usage.output_tokens, reply.finish_reason) == (1024, "length")
+
+
 def test_the_coder_writes_python_without_a_key_or_a_network(place: Path, files: dict[str, Path]) -> None:
     reply = ask(provider_of(files[CODER]), "Write Python that prints the sum of 1 to 100. Only code.", tokens=60)
     assert "print" in reply.text

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from sandbox_agent_magic.cli.notebooks import execute
+from sandbox_agent_magic.cli.notebooks import run_one
 from sandbox_agent_magic.errors import SettingsError, UsageError
 from sandbox_agent_magic.outputs import CELLS_MIMETYPE, text_of
 from sandbox_agent_magic.session import Session
@@ -92,14 +92,14 @@ def notebook(folder: Path, line: str) -> Path:
 
 def test_a_headless_run_of_a_notebook_cleans_whatever_is_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_TRUST_OUTPUT", "true")
-    assert execute(notebook(folder, ""), folder / "out.ipynb", {}) == 0
+    assert run_one(notebook(folder, ""), folder / "out.ipynb", {}) == 0
     assert "publish_display_data" in (folder / "out.ipynb").read_text()
     for cell in nbformat.read(folder / "out.ipynb", as_version=4).cells:
         assert all("<script>" not in str(output.get("data", {}).get("text/html")) for output in cell.get("outputs", []))
 
 
 def test_a_headless_run_refuses_a_cell_that_asks_for_it(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(notebook(folder, "--trust-output"), folder / "out.ipynb", {}) != 0
+    assert run_one(notebook(folder, "--trust-output"), folder / "out.ipynb", {}) != 0
     assert "headless" in capsys.readouterr().err
 
 

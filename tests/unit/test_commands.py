@@ -66,7 +66,7 @@ def test_what_runs_is_listed_with_its_place(shell: InteractiveShell, capsys: pyt
     agent(shell, "reset")
     agent(shell, "sandboxes")
     assert capsys.readouterr().out.endswith("Nothing is running: the first code starts what it needs.\n")
-    with pytest.raises(UsageError, match="takes no arguments"):
+    with pytest.raises(UsageError, match="is not understood"):
         agent(shell, "sandboxes all")
 
 
@@ -203,3 +203,19 @@ def test_sending_is_for_the_sandbox_only(shell: InteractiveShell, tmp_path: Path
     shell.user_ns["x"] = 1
     with pytest.raises(UsageError, match="sees your variables already"):
         shell.run_cell_magic("agent", script(tmp_path, {"text": "No."}) + " -e local --yes --send x", "Print x.")
+
+
+def test_a_sandbox_on_this_machine_is_named_and_ends_with_the_kernel(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UsageError, match="Nothing runs in sandbox yet"):
+        agent(shell, "sandbox id")
+    sandbox(shell, "1")
+    capsys.readouterr()
+    agent(shell, "sandbox id")
+    assert capsys.readouterr().out.startswith("process ")
+    for line in ("sandbox keep", "sandbox end"):
+        with pytest.raises(UsageError, match="What runs in sandbox ends with this kernel"):
+            agent(shell, line)
+    with pytest.raises(UsageError, match="is not understood"):
+        agent(shell, "sandbox what")

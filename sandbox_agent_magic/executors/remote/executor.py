@@ -25,7 +25,8 @@ from ...types import (
 )
 from ..engines import EngineInfo
 from ..execution import Execution
-from .files import RemoteFiles, infos
+from ..names import file_infos
+from .files import RemoteFiles
 from .kernel import RemoteKernel
 from .line import Outcome
 from .server import JupyterServer
@@ -282,7 +283,7 @@ class RemoteExecutor:
 
     def _changed(self, execution: Execution) -> tuple[FileInfo, ...]:
         try:
-            return tuple(infos(self._kernel.changes(execution)))
+            return tuple(file_infos(self._kernel.changes(execution)))
         except (SocketClosed, ExecutorError):
             return ()  # the next execution finds out what is the matter
 

@@ -10,14 +10,13 @@ from pathlib import Path
 
 from ...errors import ExecutorError, WorkspaceError
 from ...types import FileInfo, ProgressHook
+from ..names import file_infos
 from ..names import inside as inside_name
 from .kernel import RemoteKernel
 from .socket import SocketClosed
 
 _CHUNK = 1 << 20
 """Of a file, in one request: tornado takes messages of up to 10 MiB."""
-_MAX_FILES = 10_000
-_MAX_NAME = 1_000
 
 
 class RemoteFiles:
@@ -74,8 +73,7 @@ class RemoteFiles:
 
     def list(self) -> Sequence[FileInfo]:
         """As `Executor.list_files`."""
-        files = self._ask("list", "list the files").get("files")
-        return infos(files if isinstance(files, list) else [])
+        return file_infos(self._ask("list", "list the files").get("files"))
 
     def _ask(self, name: str, what: str, arguments: Mapping[str, object] | None = None) -> Mapping[str, object]:
         """Ask the far end.
@@ -107,13 +105,3 @@ class RemoteFiles:
         if not 0 < len(piece) <= size:
             raise WorkspaceError(f"Cannot copy {name} from the remote kernel.", why="It did not arrive whole.")
         return piece
-
-
-def infos(rows: Sequence[object]) -> list[FileInfo]:
-    """Names and sizes that may be ones; what the kernel says is a claim."""
-    found = []
-    for row in rows[:_MAX_FILES]:
-        match row:
-            case [str(name), int(size)] if size >= 0 and len(name) <= _MAX_NAME and name.isprintable():
-                found.append(FileInfo(name, size))
-    return found

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from ...errors import SettingsError
 from ...settings import Settings
+from ..names import variables
 
 _URL, _TOKEN, _ENV = "AGENT_REMOTE_URL", "AGENT_REMOTE_TOKEN", "AGENT_REMOTE_ENV"
 _EXAMPLE = "An address looks like http://host:8888 or https://hub/user/NAME."
@@ -55,13 +56,13 @@ def target_of(settings: Settings) -> Target:
     settings.require_same_source(_TOKEN, _URL)
     settings.require_same_source(_ENV, _URL)
     _check_choice(settings)
-    token, variables = settings.agent_remote_token, settings.agent_remote_env
+    token, given = settings.agent_remote_token, settings.agent_remote_env
     return Target(
         _checked(url, settings.source(_URL)),
         token.reveal() if token is not None else "",
         kernel_name=settings.agent_remote_kernel or "",
         kernel_id=settings.agent_remote_kernel_id or "",
-        environment=_variables(variables.reveal(), settings.source(_ENV)) if variables is not None else (),
+        environment=variables(_ENV, given.reveal(), settings.source(_ENV)) if given is not None else (),
         token_source=settings.source(_TOKEN),
         start_s=settings.agent_remote_start_timeout,
     )
@@ -103,20 +104,3 @@ def _checked(url: str, source: str) -> str:
             hint=_EXAMPLE,
         )
     return url.rstrip("/").removesuffix("/lab").removesuffix("/tree").removesuffix("/api")
-
-
-def _variables(text: str, source: str) -> tuple[tuple[str, str], ...]:
-    """NAME=VALUE, separated by commas."""
-    found = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        name, equals, value = part.partition("=")
-        if not equals or not name.isidentifier():
-            raise SettingsError(
-                f"{_ENV} has a value that is not allowed.",
-                name=_ENV,
-                source=source,
-                why=f"From {source}: one of its parts is no NAME=VALUE.",
-                hint="Write NAME=VALUE, and a comma between two.",
-            )
-        found.append((name, value))
-    return tuple(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 import time
@@ -144,14 +145,15 @@ def test_steps_are_listed_as_they_end_and_the_running_code_is_shown() -> None:
 def test_the_end_is_one_line_that_opens_the_transcript() -> None:
     with open_area() as area:
         area.display(RequestSent(1, 1))
-        assert area.metadata == {"sandbox_agent_run": {"status": "running"}}
+        assert area.metadata["sandbox_agent_run"]["status"] == "running"
         area.display(RetryScheduled(1, 0.0, "Too many requests."))
         area.display(StepFinished(FAILED))
         area.display(RunFinished(RESULT))
         assert area.text == summary(RESULT)
         closed, _, opened = area.html.partition("</summary>")
         assert summary(RESULT) in closed
-        assert area.metadata == {"sandbox_agent_run": {"status": "completed"}}
+        about = area.metadata["sandbox_agent_run"]
+        assert about == {"status": "completed", "usage": dataclasses.asdict(RESULT.usage)}
         assert "Too many requests. Retry 1 after 0.0 s." in opened
         assert "Step 1: failed" in opened
 

@@ -10,7 +10,8 @@ import pytest
 
 from sandbox_agent_magic.errors import NotebookWriteError
 from sandbox_agent_magic.notebook.cells import CellPlan, clean_markdown, fenced
-from sandbox_agent_magic.notebook.expand import drop_earlier, expand, read_notebook, write_notebook
+from sandbox_agent_magic.notebook.expand import drop_earlier, expand
+from sandbox_agent_magic.notebook.files import read_notebook, write_notebook
 from sandbox_agent_magic.notebook.publish import CellPublisher
 from sandbox_agent_magic.outputs import CELLS_MIMETYPE
 from sandbox_agent_magic.types import (
