@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+import psutil
 import websocket
 
 from sandbox_agent_magic.executors.healing import HealingExecutor
@@ -154,6 +155,10 @@ class Report:
     """Of one kernel, median: its share of pages that are shared."""
     rss_mb: float
     server_mb: float
+    server_cpu_s: float
+    """Of the server itself, for all starts and cells."""
+    files: int
+    """That the server has open, for each kernel."""
 
     @property
     def lost(self) -> list[Student]:
@@ -165,14 +170,25 @@ def class_of(count: int, server: Server) -> Report:
     """All press Run at once; each has a kernel of its own, and keeps it until the last one is through."""
     target = Target(server.url, server.token, environment=(("KERNEL_USERNAME", "student"),), start_s=600)
     executors = [HealingExecutor(RemoteExecutor(target)) for _ in range(count)]
+    assert server.process is not None
+    process = psutil.Process(server.process.pid)
+    before, files_before = process.cpu_times(), process.num_fds()
     begun = time.perf_counter()
     try:
         with ThreadPoolExecutor(count) as pool:
             students = list(pool.map(_work, range(1, count + 1), executors))
         wall_s = time.perf_counter() - begun
         pss, rss = zip(*map(_memory_mb, server.kernel_pids()), strict=True)
-        assert server.process is not None
-        return Report(students, wall_s, median(pss), median(rss), _memory_mb(server.process.pid)[0])
+        times, files = process.cpu_times(), process.num_fds()
+        return Report(
+            students,
+            wall_s,
+            median(pss),
+            median(rss),
+            _memory_mb(process.pid)[0],
+            times.user + times.system - before.user - before.system,
+            (files - files_before) // count,
+        )
     finally:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(lambda executor: executor.shutdown(), executors))
@@ -226,4 +242,6 @@ def school_class() -> list[Row]:
         Row(f"{name}: memory of a kernel (PSS)", report.pss_mb, 150, "MB"),
         Row(f"{name}: memory of a kernel (RSS)", report.rss_mb, 250, "MB"),
         Row(f"{name}: memory of the gateway (PSS)", report.server_mb, 300, "MB"),
+        Row(f"{name}: CPU of the gateway, for each kernel", report.server_cpu_s / CLASS, 1, "s"),
+        Row(f"{name}: open files of the gateway, for each kernel", report.files, 60),
     ]

@@ -60,6 +60,10 @@ class SocketClosed(Exception):
         self.too_large = too_large
 
 
+class NoWebSocket(ExecutorError):
+    """The kernel exists, and the server answers otherwise."""
+
+
 class KernelSocket:
     """A connection to a kernel. Use it from one thread.
 
@@ -105,7 +109,7 @@ class KernelSocket:
         failure = self._connect(server, kernel_id)
         if failure:
             server.check_kernel(kernel_id)  # says what is wrong, if it is the token, the address or the kernel
-            raise ExecutorError(
+            raise NoWebSocket(
                 "The kernel's web socket cannot be opened.",
                 executor="remote",
                 why=f"{server.target.shown}, which answers otherwise: {failure}.",
