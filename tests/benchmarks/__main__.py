@@ -30,6 +30,8 @@ def measures(rounds: int) -> dict[str, Measure]:
         "switching": late("providers", "switching"),
         "cold": late("sandbox_times", "cold_start", rounds),
         "warm": late("sandbox_times", "warm_execute", 40 * rounds),
+        "remote": late("remote", "overhead", rounds),
+        "class": late("remote", "school_class"),
         "small": late("traffic", "small_job"),
         "long": late("traffic", "long_job"),
         "loud": late("stress", "loud_code"),

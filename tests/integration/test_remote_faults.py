@@ -452,6 +452,6 @@ def test_healing_says_once_what_became_of_the_kernel_and_runs_the_code_once(
     result = run(executor, f"print(n, file=open({str(runs)!r}, 'a'))")
     assert text(result) == (
         "The remote kernel was lost, and another one took its place: "
-        "files were sent again, and the 1 pieces of code that had worked ran again."
+        "files were sent again, and the 1 piece of code that had worked ran again."
     )
     assert runs.read_text() == "42\n"

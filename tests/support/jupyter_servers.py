@@ -85,9 +85,10 @@ class Server:
         )
 
     def kernel_pids(self) -> list[int]:
-        """Processes that it started, its kernels."""
+        """Its kernels that run."""
         assert self.process is not None
-        return [child.pid for child in psutil.Process(self.process.pid).children()]
+        children = psutil.Process(self.process.pid).children()
+        return [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
 
     def start(self) -> None:
         """Start it and wait until it answers."""

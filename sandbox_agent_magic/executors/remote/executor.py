@@ -243,7 +243,7 @@ class RemoteExecutor:
             return "died", _ENDS[outcome]
         if outcome == "large":
             self._kernel.line.reconnect()
-        self._interrupt_and_wait(execution, _GRACE_S)
+        self._interrupt_and_wait(execution, _GRACE_S, missed=outcome == "large")
         if outcome == "late":
             return "timeout", ErrorInfo(
                 "CellTimeout",
@@ -258,12 +258,18 @@ class RemoteExecutor:
             f"The code was stopped: it sent more than {self.limits.messages:,} messages (AGENT_LIMIT_MESSAGES).",
         )
 
-    def _interrupt_and_wait(self, execution: Execution, grace_s: float) -> None:
-        """Interrupt the code; a kernel that does not heed it stays spoiled, and is restarted before the next code."""
+    def _interrupt_and_wait(self, execution: Execution, grace_s: float, *, missed: bool = False) -> None:
+        """Interrupt the code; a kernel that does not heed it stays spoiled, and is restarted before the next code.
+
+        Where the end may have been `missed`, with a connection that was closed, a further answer tells that it came.
+        """
         try:
             self._kernel.interrupt()
+            if missed:
+                self._spoiled = not self._kernel.call("same", timeout_s=grace_s)
+                return
             outcome = self._kernel.follow(execution, time.monotonic() + grace_s)
-        except ExecutorError:
+        except (ExecutorError, SocketClosed):
             return
         self._spoiled = outcome != "done"
 

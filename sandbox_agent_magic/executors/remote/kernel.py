@@ -21,9 +21,11 @@ from .line import KernelLine, Outcome
 from .patience import Patience
 from .refusals import KernelGone
 from .server import JupyterServer
-from .socket import SocketClosed
+from .socket import NoWebSocket, SocketClosed
 
 _CALL_S = 60.0
+_STARTS = 5
+"""Kernels that may end while they start, before that is an error."""
 _PROBE_S = 1.5
 """For a kernel to say that it is the one of before: a few milliseconds of its time."""
 
@@ -216,12 +218,12 @@ class RemoteKernel:
         try:
             if not self.kernel_id:
                 self._start(patience)
-            self.line.connect(self.kernel_id, patience)
+            else:
+                self.line.connect(self.kernel_id, patience)
         except KernelGone:
             if self.borrowed:
                 raise
             self._start(patience)
-            self.line.connect(self.kernel_id, patience)
         self.lost = self.lost or before
         self._generation = secrets.token_hex(8)
         own = not self.borrowed
@@ -249,8 +251,23 @@ class RemoteKernel:
         self._refuses = own and answer.get("refuses") is True
 
     def _start(self, patience: Patience) -> None:
-        self.kernel_id = self.server.start_kernel(patience)
-        self.started = datetime.now(UTC)
+        """A new kernel that answers; another one in its place if it ends before it does.
+
+        Where many start at once on one machine, some find that others took the ports that their server chose for them,
+        and a server that restarts those with the same ports does it in vain.
+        """
+        for attempt in range(1, _STARTS + 1):
+            self.kernel_id = self.server.start_kernel(patience)
+            self.started = datetime.now(UTC)
+            try:
+                self.line.connect(self.kernel_id, patience, fresh=True)
+                return
+            except ExecutorError as error:
+                kernel_id, self.kernel_id = self.kernel_id, ""
+                with contextlib.suppress(ExecutorError):
+                    self.server.end_kernel(kernel_id)
+                if attempt == _STARTS or not patience.left or not isinstance(error, (KernelGone, NoWebSocket)):
+                    raise
 
     def _same(self, *, timeout_s: float = _CALL_S) -> bool:
         """Whether the kernel is the one of before, with its variables. Raises as `call`."""

@@ -10,9 +10,10 @@ from typing import Literal
 from ...errors import ExecutorError, ExecutorTimeout
 from ...outputs import OutputCollector, OutputLimits
 from ...types import TextHook, no_text
+from ..channel import KernelMessage
 from ..execution import Execution
 from .patience import Patience
-from .refusals import KernelGone
+from .refusals import KernelGone, no_kernel
 from .server import JupyterServer
 from .socket import KernelSocket, SocketClosed
 
@@ -49,17 +50,21 @@ class KernelLine:
         """Whether something came a short while ago: what is sent now arrives."""
         return self._socket is not None and time.monotonic() - self._socket.last_s < _SURE_S
 
-    def connect(self, kernel_id: str, patience: Patience) -> None:
+    def connect(self, kernel_id: str, patience: Patience, *, fresh: bool = False) -> None:
         """Connect and wait until the kernel has answered on both channels: only then outputs are not missed.
 
+        Args:
+            kernel_id: of the kernel.
+            patience: how long it may take.
+            fresh: it was started a moment ago, and has never answered.
+
         Raises:
-            KernelGone: there is no such kernel.
+            KernelGone: there is no such kernel; or a fresh one ended while it started.
             ExecutorTimeout: it did not answer in time.
             ExecutorError: the server cannot be reached or refuses.
         """
         self.close()
         self.kernel_id = kernel_id
-        self._socket = self._plug()
         shown = self.server.target.shown
         asked: set[str] = set()
         answered: set[str] = set()
@@ -76,6 +81,7 @@ class KernelLine:
                 )
             try:
                 now = time.monotonic()
+                self._socket = self._socket or self._plug()
                 if now >= again:
                     asked.add(self._socket.request("kernel_info_request", {}))
                     again = now + _RESEND_S
@@ -83,10 +89,14 @@ class KernelLine:
             except SocketClosed:
                 patience.sleep(0.2, f"Waiting for {shown}")
                 self.close()
-                self._socket = self._plug()
                 again = 0.0
                 continue
-            if message is not None and message.parent_id in asked:
+            if message is None:
+                continue
+            if fresh and _tells_an_end(message):
+                self.close()
+                raise no_kernel(self.server.target, kernel_id)
+            if message.parent_id in asked:
                 answered.add(message.channel)
 
     def close(self) -> None:
@@ -151,7 +161,7 @@ class KernelLine:
                 continue
             if message is None:
                 continue
-            if message.kind == "status" and message.content.get("execution_state") in ("restarting", "dead"):
+            if _tells_an_end(message):
                 return "died"
             for each in (execution, *behind):
                 each.take(message)
@@ -185,3 +195,8 @@ class KernelLine:
         if self._socket is None:
             raise SocketClosed("it is closed")
         return self._socket
+
+
+def _tells_an_end(message: KernelMessage) -> bool:
+    """Whether the server says that the kernel ended; another one may take its place."""
+    return message.kind == "status" and message.content.get("execution_state") in ("restarting", "dead")

@@ -60,6 +60,10 @@ class SocketClosed(Exception):
         self.too_large = too_large
 
 
+class NoWebSocket(ExecutorError):
+    """The kernel exists, and the server answers otherwise."""
+
+
 class KernelSocket:
     """A connection to a kernel. Use it from one thread.
 
@@ -89,6 +93,8 @@ class KernelSocket:
         self._timed_out = websocket.WebSocketTimeoutException
         self._session_id = session_id
         self._max_bytes = max_bytes
+        self._until = 0.0
+        """Of `time.monotonic`: so long a frame is read, however it comes."""
         self._parts: list[bytes] = []
         """Of a message that comes in several frames."""
         self._parts_bytes = 0
@@ -99,11 +105,11 @@ class KernelSocket:
         self._socket = websocket.WebSocket(
             skip_utf8_validation=True, sslopt=_tls()
         )  # json decodes it, and says the same
-        self._socket.frame_buffer = Bounded(self._socket._recv, True)
+        self._socket.frame_buffer = Bounded(self._read, True)
         failure = self._connect(server, kernel_id)
         if failure:
             server.check_kernel(kernel_id)  # says what is wrong, if it is the token, the address or the kernel
-            raise ExecutorError(
+            raise NoWebSocket(
                 "The kernel's web socket cannot be opened.",
                 executor="remote",
                 why=f"{server.target.shown}, which answers otherwise: {failure}.",
@@ -187,7 +193,7 @@ class KernelSocket:
             if not self._readable(max(0.0, left)):
                 return None
             try:
-                self._socket.settimeout(max(left, _LEAST_S))
+                self._until = max(deadline, time.monotonic() + _LEAST_S)
                 data = self._take(self._socket.recv_frame())
             except self._timed_out:
                 data = b""  # what has come of the frame is kept for the next call
@@ -200,6 +206,15 @@ class KernelSocket:
                     return message
             if left <= 0:
                 return None
+
+    def _read(self, size: int) -> bytes:
+        """Bytes of a frame. One by one they would each have the whole of a socket's timeout."""
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise self._timed_out
+        self._socket.settimeout(left)
+        data: bytes = self._socket._recv(size)
+        return data
 
     def _take(self, frame: websocket.ABNF) -> bytes:
         """The message that `frame` completes, if it does."""
