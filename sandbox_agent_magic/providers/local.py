@@ -19,8 +19,8 @@ TRAITS = ModelTraits(small=True, images=False, label="small local model, may be 
 _NAMES = SettingNames(key="", url="", model="AGENT_LOCAL_MODEL")
 _DYING_S = 0.5
 _MOST_TOKENS = 1024
-"""Of one reply: some pages of code. A small model may repeat itself without end; that was seen to go on until
-REQUEST_TIMEOUT, and the requests of all other notebooks, which the server answers one after the other, failed with it."""
+"""Of one reply: some pages of code. A small model may repeat itself without end: that was seen to go on until
+REQUEST_TIMEOUT, and the requests of all other notebooks, which the server answers one by one, failed with it."""
 
 
 class LocalProvider:

@@ -203,7 +203,7 @@ class _Worker:
         self._log = logs / f"{id(run)}.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", f"{__package__}.worker"],
+                [sys.executable, "-P", "-m", "sandbox_agent_magic.cli.many.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
