@@ -166,7 +166,3 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         pass
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())
