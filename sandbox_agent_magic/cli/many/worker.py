@@ -129,7 +129,8 @@ def _take_stdout() -> BinaryIO:
 
 def _stop_with_stdin() -> None:
     """Wait for the end of standard input, and interrupt the main thread. Never longer than the notebook."""
-    while sys.stdin.buffer.read(4096):
+    # Not through `sys.stdin`: its lock would be held at the interpreter's end, which then aborts.
+    while os.read(0, 4096):
         pass
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(_STOP_S)
@@ -165,7 +166,3 @@ def _lock(descriptor: int) -> bool:
     except OSError:
         pass
     return True
-
-
-if __name__ == "__main__":
-    sys.exit(main())
