@@ -90,6 +90,7 @@ _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
 _JUPYTER = "The executor `remote`: a Jupyter server, Kernel Gateway or Enterprise Gateway"
+_CONTAINER = "The executor `container`: Docker or podman (see `sandbox-agent image build`)"
 _REMOTE = "Remote sandboxes"
 _NOTEBOOK = "The notebook"
 _SHOW = "Messages"
@@ -166,7 +167,9 @@ class Settings:
     )
 
     agent_executor: str = option(
-        "sandbox", "sandbox, remote, an installed plug-in, or local (your own kernel; asks for --yes)", section=_RUN
+        "sandbox",
+        "sandbox, container, remote, a plug-in, or local (your own kernel; asks for --yes)",
+        section=_RUN,
     )
     agent_sandbox: Tier = option(
         "bubblewrap",
@@ -221,6 +224,14 @@ class Settings:
     )
     agent_limit_packages: int = option(
         4_096, "MiB of packages installed for one folder", section=_LIMITS, low=1, high=1_048_576
+    )
+    agent_container_engine: str = option(
+        "auto",
+        "auto (podman, then docker, whichever answers), podman, docker; or its path (never from a .env)",
+        section=_CONTAINER,
+    )
+    agent_container_image: str = option(
+        "localhost/sandbox-agent", "image that containers are made of (never from a .env)", section=_CONTAINER
     )
     agent_remote_url: str | None = option(
         None, "the server's address up to /api: http://host:8888, https://hub/user/NAME", section=_JUPYTER
