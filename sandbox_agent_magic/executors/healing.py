@@ -23,6 +23,9 @@ _KEPT_BYTES = 256 << 20
 class Recoverable(Executor, Protocol):
     """An executor that can tell that its engine was lost between two executions."""
 
+    keeps_files: bool
+    """An engine that takes the lost one's place finds its files there."""
+
     def recover(self) -> bool:
         """Make sure that there is an engine; True if its variables were lost since the last execution."""
 
@@ -40,7 +43,7 @@ class _Ran:
 
 
 class HealingExecutor(WrappingExecutor[Recoverable]):
-    """Wraps an executor far away.
+    """Wraps an executor whose engine is not this machine's own.
 
     Each `start` begins a new run, in which one loss is healed.
     """
@@ -96,6 +99,8 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
         done = 0
         for each in self._done:
             if isinstance(each, _Sent):
+                if self.inner.keeps_files and not self._is_copy(each):
+                    continue  # code may have changed it since
                 with contextlib.suppress(WorkspaceError):  # the code that needs it says so
                     self.inner.put_file(each.source, each.name)
                 continue
@@ -104,7 +109,8 @@ class HealingExecutor(WrappingExecutor[Recoverable]):
                 reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
                 return f"{begun}: {done} of {ran} pieces of code ran again, then one failed ({reason}).", False
             done += 1
-        return f"{begun}: files were sent again, and the {ran} pieces of code that had worked ran again.", True
+        files = "its files are still there" if self.inner.keeps_files else "files were sent again"
+        return f"{begun}: {files}, and the {ran} pieces of code that had worked ran again.", True
 
     def restart(self) -> None:
         """As `Executor.restart`: what was lost on purpose is not brought back."""
