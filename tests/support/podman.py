@@ -80,24 +80,23 @@ def shared_podman() -> Podman:
 @contextlib.contextmanager
 def own_podman() -> Iterator[Podman]:
     """Make it, with the images `BASE` and `IMAGE`, and remove all of it in the end. About ten seconds."""
-    with tempfile.TemporaryDirectory(prefix="containers-", dir="/tmp") as name:
-        folder = Path(name)
+    folder = Path(tempfile.mkdtemp(prefix="containers-", dir="/tmp"))
+    try:
         base_file = folder / "base.tar"
         with tarfile.open(base_file, "w") as tar:
             _write_base(tar)
         podman = _working(folder, base_file)
         base_file.unlink()
-        try:
-            wheels = folder / "wheels"
-            write_wheels(wheels, ["ipykernel"])
-            build(find(podman.path), IMAGE, base=BASE, packages=(), wheels=wheels)
-            yield podman
-        finally:
-            podman("rm", "--all", "--force")
-            find.cache_clear()
-            subprocess.run([podman.path, "rmi", "--all", "--force"], capture_output=True, check=False)
-            for mount in (folder / "root" / "overlay", folder / "root" / "vfs"):
-                subprocess.run(["umount", str(mount)], capture_output=True, check=False)
+        wheels = folder / "wheels"
+        write_wheels(wheels, ["ipykernel"])
+        build(find(podman.path), IMAGE, base=BASE, packages=(), wheels=wheels)
+        yield podman
+        podman("rm", "--all", "--force")
+    finally:
+        find.cache_clear()
+        for driver in ("overlay", "vfs"):
+            subprocess.run(["umount", str(folder / "root" / driver)], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _working(folder: Path, base: Path) -> Podman:
