@@ -81,6 +81,7 @@ def config_text(settings: Settings) -> str:
 
 def status_text(session: Session) -> str:
     """What the agent of this kernel would use and has used."""
+    from .display import amounts
     from .providers import select
 
     settings = session.settings()
@@ -88,8 +89,6 @@ def status_text(session: Session) -> str:
         provider = select(settings) if settings.agent_provider == "auto" else settings.agent_provider
     except SandboxAgentError as exc:
         provider = f"none ({exc.message} sandbox-agent doctor says more.)"
-    usage = session.usage
-    cost = f", ${usage.cost_usd:.4f}" if usage.cost_usd is not None else ", cost unknown" if usage.input_tokens else ""
     running = ", ".join(session.running) or "not started"
     kind = "" if settings.agent_sandbox == TIERS[0] else f", {settings.agent_sandbox}: weaker"
     return "\n".join(
@@ -97,7 +96,7 @@ def status_text(session: Session) -> str:
             f"provider      {provider}{f', model {settings.model}' if settings.model else ''}",
             f"executor      {settings.agent_executor}{kind} ({running})",
             f"conversation  {session.turns} cell{'s' if session.turns != 1 else ''}",
-            f"used          {usage.input_tokens:,} tokens in, {usage.output_tokens:,} out{cost}",
+            f"used          {amounts(session.usage) or 'nothing yet'}",
             "more          %agent models, %agent cost, %agent config, %agent restart, %agent reset, %%agent?",
         ]
     )
@@ -134,6 +133,7 @@ def _provider(settings: Settings) -> Check:
 
 def _call(settings: Settings) -> Check:
     """One real request, as small as can be, entered into the book of costs as any other."""
+    from .display import amounts
     from .ledger import Entry, Ledger
     from .providers import create
     from .types import Message, ModelRequest, no_text
@@ -156,13 +156,12 @@ def _call(settings: Settings) -> Check:
         provider.close()
     usage = reply.usage
     Ledger.of_user().enter(Entry("sandbox-agent doctor", "", provider.name, provider.model, usage))
-    cost = f"${usage.cost_usd:.6f}" if usage.cost_usd is not None else "cost unknown"
     said = " ".join(reply.text.split())[:40]
+    used = amounts(usage) or "tokens unknown"
     return Check(
         "call",
         True,
-        f"{provider.model} answered {said!r} in {time.monotonic() - begun:.1f} s "
-        f"({usage.input_tokens:,} tokens in, {usage.output_tokens:,} out, {cost})",
+        f"{provider.model} answered {said!r} in {time.monotonic() - begun:.1f} s ({used})",
     )
 
 

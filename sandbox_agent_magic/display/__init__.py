@@ -6,6 +6,6 @@ area's HTML (`markup`) holds escaped text only.
 
 from .area import RUN_METADATA, NotebookDisplay
 from .lines import ERASE, TextDisplay, is_live
-from .words import summary
+from .words import amounts, summary
 
-__all__ = ["ERASE", "RUN_METADATA", "NotebookDisplay", "TextDisplay", "is_live", "summary"]
+__all__ = ["ERASE", "RUN_METADATA", "NotebookDisplay", "TextDisplay", "amounts", "is_live", "summary"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..ledger import dollars
 from ..types import ExecutionStatus, RunResult, RunStatus, Step, Usage
 
 STEP_WORDS: dict[ExecutionStatus, str] = {
@@ -74,7 +75,7 @@ def _cost(cost_usd: float | None) -> str:
         return "cost unknown"
     if cost_usd == 0:
         return ""
-    return f"${cost_usd:.4f}" if cost_usd >= 0.0001 else "under $0.0001"
+    return dollars(cost_usd)
 
 
 def seconds(duration_s: float) -> str:

@@ -98,9 +98,14 @@ class CostReport:
         return max(1, round(longest * value(total) / most)) if most and value(total) else 0
 
 
+def dollars(cost_usd: float) -> str:
+    """An amount as it is shown everywhere, such as "$0.0125"."""
+    return f"${cost_usd:,.4f}" if cost_usd >= 0.0001 else "under $0.0001" if cost_usd > 0 else "$0"
+
+
 def money(total: Total) -> str:
     """What it cost, as far as that is known."""
-    known = f"${total.cost_usd:,.4f}" if total.cost_usd is not None else ""
+    known = dollars(total.cost_usd) if total.cost_usd is not None else ""
     if not total.unpriced:
         return known or "-"
     return f"{known} + unknown" if known else "unknown"

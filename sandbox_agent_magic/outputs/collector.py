@@ -7,6 +7,7 @@ from typing import Literal
 from ..types import DisplayOutput, Output, OutputHook, StreamOutput
 from .clean import PICTURE_TYPES, clean_output, clean_text
 from .limits import OutputLimits, mib
+from .pieces import Pieces
 
 MAX_OUTPUTS = 1_000
 """Outputs of one cell."""
@@ -40,11 +41,13 @@ class OutputCollector:
         self._limits = limits or OutputLimits()
         self._head_left = self._limits.text_bytes // 2
         self._tail_bytes = self._limits.text_bytes - self._head_left
-        self._tail = ""
+        self._tail = Pieces()
         self._tail_name: Literal["stdout", "stderr"] = "stdout"
         self._trusted = trusted
         self._bounded = bounded
         self._outputs: list[Output] = []
+        self._more = Pieces()
+        """Text of the last output that is not in it yet."""
         self._displays: dict[str, list[DisplayOutput]] = {}
         """Outputs that may still be replaced, by their `display_id`."""
         self._elsewhere: dict[str, int] = {}
@@ -80,6 +83,7 @@ class OutputCollector:
         if not self._has_room(_size(clean)):
             return
         self._flush_tail()
+        self._close_text()
         self._outputs.append(clean)
         display_id = _display_id(output)
         if clean["output_type"] == "display_data" and display_id:
@@ -140,7 +144,8 @@ class OutputCollector:
             return
         self._outputs.clear()
         self._displays.clear()
-        self._tail = ""
+        self._tail.take()
+        self._more.take()
 
     def finish(self) -> tuple[Output, ...]:
         """Everything that was kept, in order, with notes on what was not. May be called again."""
@@ -149,6 +154,7 @@ class OutputCollector:
             self._told_dropped = True
             names = ", ".join(dict.fromkeys(self.dropped))[:300]
             self._append_text("stderr", f"[not shown: {names}]\n")
+        self._close_text()
         return tuple(self._outputs)
 
     def _note(self, what: str) -> None:
@@ -177,31 +183,39 @@ class OutputCollector:
 
     def _add_tail(self, name: Literal["stdout", "stderr"], text: str) -> None:
         self._tail_name = name
-        kept = self._tail + text[len(text) - min(len(text), self._tail_bytes) :]
-        over = max(0, len(kept) - self._tail_bytes)
-        self.truncated_bytes += max(0, len(text) - self._tail_bytes) + over
-        self._tail = kept[over:]
+        kept = text[len(text) - min(len(text), self._tail_bytes) :]
+        self._tail.add(kept)
+        self.truncated_bytes += len(text) - len(kept) + self._tail.keep_last(self._tail_bytes)
 
     def _flush_tail(self) -> None:
+        tail = self._tail.take()
+        over = max(0, len(tail) - self._tail_bytes)
+        self.truncated_bytes += over
         if self.truncated_bytes > self._told_bytes:
             cut = self.truncated_bytes - self._told_bytes
             self._told_bytes = self.truncated_bytes
             kept = f"; a cell keeps {mib(self._limits.text_bytes)} of text (AGENT_LIMIT_TEXT)"
             why = kept if cut == self.truncated_bytes else ""  # said once
             self._append_text("stdout", f"\n[... {cut:,} characters cut here{why} ...]\n")
-        if not self._tail:
+        if not tail:
             return
-        tail, self._tail = self._tail, ""
-        self._tail_bytes -= len(tail)  # many pictures between long prints must not each keep a tail
-        self._append_text(self._tail_name, tail)
+        self._tail_bytes -= len(tail) - over  # many pictures between long prints must not each keep a tail
+        self._append_text(self._tail_name, tail[over:])
 
     def _append_text(self, name: Literal["stdout", "stderr"], text: str) -> None:
         last = self._outputs[-1] if self._outputs else None
         if last is not None and last["output_type"] == "stream" and last["name"] == name:
-            last["text"] += text
+            self._more.add(text)
         else:
+            self._close_text()
             self._outputs.append({"output_type": "stream", "name": name, "text": text})
         self._on_output({"output_type": "stream", "name": name, "text": text})
+
+    def _close_text(self) -> None:
+        """Put the last text together."""
+        last = self._outputs[-1] if self._outputs else None
+        if last is not None and last["output_type"] == "stream":
+            last["text"] += self._more.take()
 
 
 def _size(output: Output) -> int:

@@ -92,6 +92,8 @@ class Watchdog:
         self._stopped_at = 0.0
         self._again = 0
         """Further interrupts since then."""
+        self._disk_seen = 0
+        """Bytes at the last look since then."""
         self._used = usage.disk([workspace], ())
         self.granted = self._used if granted is None else granted
         """Bytes of the workspace that do not count."""
@@ -282,14 +284,15 @@ class Watchdog:
         """The mildest means first: each next one only if that before did not help."""
         now = time.monotonic()
         if self._breach is None:
-            self._breach, self._stopped_at, self._again = breach, now, 0
+            self._breach, self._stopped_at, self._again, self._disk_seen = breach, now, 0, breach.used
             if self._running:
                 process.interrupt()
             if far or not self._running:
                 process.end_others()
-        elif breach.kind == "disk" and breach.used <= self._breach.used:
-            return  # what was written is still there, but it does not grow
+        elif breach.kind == "disk" and breach.used <= self._disk_seen:
+            return  # what was written is still there, but it does not grow any more
         elif now - self._stopped_at > (_FAR_GRACE_S if far else _GRACE_S):
             process.end()
         else:
+            self._disk_seen = max(self._disk_seen, breach.used if breach.kind == "disk" else 0)
             process.end_others()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 
-from ..ledger import Entry, Ledger, Total, money
+from ..ledger import Entry, Ledger, Total, dollars, money
 from ..settings import Settings
 from ..types import Usage, Verdict
 
@@ -105,8 +105,10 @@ class BudgetGate:
                 f"model costs. Set {tokens} as well, or leave the budget out."
             )
         if used + (cost or 0.0) > cap.usd or (used >= cap.usd and cost != 0):
-            about = f", and the next request costs about ${cost:.4f}" if cost else ""
-            return f"The budget of {cap.scope} (${cap.usd:g}, {cap.usd_setting}) is reached: ${used:.4f} spent{about}."
+            about = f", and the next request costs about {dollars(cost)}" if cost else ""
+            return (
+                f"The budget of {cap.scope} (${cap.usd:g}, {cap.usd_setting}) is reached: {dollars(used)} spent{about}."
+            )
         return ""
 
 

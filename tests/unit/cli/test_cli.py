@@ -190,4 +190,4 @@ def test_doctor_makes_one_tiny_call_when_it_is_asked_to(folder: Path) -> None:
         text = run(folder, "doctor", "--call").stdout
         assert len(server.seen) == 1
     assert "ok   call: scripted answered 'ok'" in text
-    assert "20 tokens in, 10 out, cost unknown" in text
+    assert "20 tokens in, 10 out · cost unknown" in text

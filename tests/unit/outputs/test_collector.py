@@ -213,3 +213,20 @@ def test_a_flood_of_exceptions_is_bounded() -> None:
     found = collected(*(error for _ in range(5_000)))
     assert sum(output["output_type"] == "error" for output in found) == 20
     assert "exceptions after the first 20" in text_of(found)
+
+
+@given(st.lists(st.text(alphabet="abc\n", max_size=30), max_size=40))
+def test_text_in_pieces_is_kept_as_the_same_text_in_one(texts: list[str]) -> None:
+    limits = OutputLimits(text_bytes=200)
+    told: list[Output] = []
+    collector = OutputCollector(told.append, limits=limits)
+    for text in texts:
+        collector.add({"output_type": "stream", "name": "stdout", "text": text})
+    whole = "".join(texts)
+    cut = max(0, len(whole) - 200)
+    found = "".join(output["text"] for output in collector.finish() if output["output_type"] == "stream")
+    assert found == "".join(output["text"] for output in told if output["output_type"] == "stream")
+    assert found.startswith(whole[:100])
+    assert found.endswith(whole[100:][-100:])
+    assert (f"{cut:,} characters cut here" in found) == bool(cut)
+    assert collector.truncated_bytes == cut
