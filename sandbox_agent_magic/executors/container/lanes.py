@@ -100,7 +100,7 @@ class Lanes:
 
     def _read(self) -> None:
         with contextlib.suppress(OSError, ValueError):
-            while header := read_exactly(self._stdout, HEADER.size):
+            while len(header := read_exactly(self._stdout, HEADER.size)) == HEADER.size:
                 number, size = HEADER.unpack(header)
                 if size > PIECE_BYTES:
                     break  # no relay of ours
