@@ -83,7 +83,7 @@ ATTACKS = [
     _answer(
         "files",
         "write to sysfs or procfs",
-        "import os; print([path for path in ('/sys/power/state', '/sys/fs/cgroup/cgroup.procs', '/proc/sys/vm/drop_caches')"
+        "import os; print([path for path in ('/sys/power/state', '/sys/fs/cgroup/cgroup.procs', '/proc/sys/kernel')"
         " if os.access(path, os.W_OK)])",
         "[]",
         "read-only",

@@ -93,8 +93,6 @@ def _masked(room: Room) -> str:
         secret.unlink()
 
 
-
-
 FILES = [
     Attack("files", "read a file of the host that everybody may read", _secret),
     Attack("files", "read the .env beside the notebook", _env_file),

@@ -1,7 +1,7 @@
-"""A real podman of the test run's own: its own storage, and an image made of this machine's Python; nothing is pulled.
+"""A real podman for the tests: storage of its own, and an image made of this machine's Python; nothing is pulled.
 
-The base is the running interpreter with the libraries that it needs, as a tar file; `sandbox-agent image build` puts ipykernel
-on it, from wheels that are made of what is installed here.
+The base is the running interpreter with the libraries that it needs, as a tar file; `sandbox-agent image build` puts
+ipykernel on it, from wheels that are made of what is installed here.
 """
 
 from __future__ import annotations
@@ -34,9 +34,40 @@ from sandbox_agent_magic.executors.container.engine import LABEL, find
 BASE, IMAGE = "localhost/base", "localhost/sandbox-agent"
 PROGRAMS = ("cat", "id", "ls", "mount", "nsenter", "sh", "sleep", "su", "true", "umount", "unshare")
 """Beside Python: what attacks try."""
-_FOLDERS = ("etc", "home", "proc", "sys", "dev", "run", "opt", "usr/bin", "usr/lib", "usr/lib64", "usr/local/bin", "var")
-_LEFT_OUT = {"dist-packages", "ensurepip", "idlelib", "lib2to3", "site-packages", "test", "tests", "tkinter", "turtledemo"}
-_MORE_LIBRARIES = ("libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1", "libstdc++.so.6", "libutil.so.1")
+_FOLDERS = (
+    "etc",
+    "home",
+    "proc",
+    "sys",
+    "dev",
+    "run",
+    "opt",
+    "usr/bin",
+    "usr/lib",
+    "usr/lib64",
+    "usr/local/bin",
+    "var",
+)
+_LEFT_OUT = {
+    "dist-packages",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "test",
+    "tests",
+    "tkinter",
+    "turtledemo",
+}
+_MORE_LIBRARIES = (
+    "libdl.so.2",
+    "libgcc_s.so.1",
+    "libm.so.6",
+    "libpthread.so.0",
+    "librt.so.1",
+    "libstdc++.so.6",
+    "libutil.so.1",
+)
 """What wheels expect of a system, beside what Python itself needs."""
 
 
@@ -107,9 +138,8 @@ def _working(folder: Path, base: Path) -> Podman:
     failure = ""
     for driver in ("overlay", "vfs"):
         options = f"--root {folder}/root --runroot {folder}/run --storage-driver {driver} --runtime runc"
-        script.write_text(
-            f"#!/bin/sh\nCONTAINERS_CONF={folder}/containers.conf exec podman {options} --cgroup-manager cgroupfs \"$@\"\n"
-        )
+        with_conf = f"CONTAINERS_CONF={folder}/containers.conf exec podman {options} --cgroup-manager cgroupfs"
+        script.write_text(f'#!/bin/sh\n{with_conf} "$@"\n')
         script.chmod(0o755)
         podman = Podman(str(script))
         try:
@@ -190,7 +220,9 @@ def _files(folder: Path) -> Iterator[Path]:
     """All that a program reads; what is compiled as well, since in a container nothing can be."""
     for current, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name not in _LEFT_OUT and not name.startswith("config-"))
-        yield from (Path(current, name) for name in sorted(files) if not name.endswith((".opt-1.pyc", ".opt-2.pyc", ".a")))
+        yield from (
+            Path(current, name) for name in sorted(files) if not name.endswith((".opt-1.pyc", ".opt-2.pyc", ".a"))
+        )
 
 
 def _libraries(program: Path) -> set[Path]:

@@ -61,7 +61,15 @@ def build(
         if wheels is not None:
             shutil.copytree(wheels, context / "wheels")
             arguments += ["--build-arg=PIP_OPTIONS=--no-index --find-links=/build/wheels", "--network=none"]
-        command = [engine.path, "build", f"--file={context / 'Containerfile'}", f"--tag={tag}", *arguments, name]
+        command = [
+            engine.path,
+            "build",
+            "--no-cache",
+            f"--file={context / 'Containerfile'}",
+            f"--tag={tag}",
+            *arguments,
+            name,
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, check=False)
     image = engine.inspect(tag)
     if done.returncode != 0 or image is None:

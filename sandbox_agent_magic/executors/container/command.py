@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import WorkspaceError
 from ...sandbox import SandboxLimits
-from .engine import LABEL, Engine, owner
+from .engine import LABEL, Engine
 
 WORKSPACE = "/workspace"
 HOME = "/tmp/home"  # noqa: S108 - inside
@@ -60,7 +61,13 @@ def run_command(engine: Engine, wish: Wish) -> list[str]:
     limits = wish.limits
     found = [
         *(engine.path, "run", "--rm", "--interactive", "--pull=never", f"--name={wish.name}"),
-        *(f"--label={LABEL}={owner()}", "--log-driver=none", "--no-healthcheck", "--init=false", "--stop-timeout=0"),
+        *(
+            f"--label={LABEL}={socket.gethostname()}",
+            "--log-driver=none",
+            "--no-healthcheck",
+            "--init=false",
+            "--stop-timeout=0",
+        ),
         *("--network=none", "--ipc=private", "--hostname=sandbox", "--read-only", "--cap-drop=ALL"),
         "--security-opt=no-new-privileges",
         *_user(engine, wish),

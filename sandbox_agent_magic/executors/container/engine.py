@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -17,8 +19,10 @@ from ...errors import SandboxUnavailable
 
 AUTO = ("podman", "docker")
 """What `auto` looks for, in this order."""
-LABEL = "sandbox_agent_magic.owner"
-"""Of each container: the host's name and the process that it belongs to."""
+LABEL = "sandbox_agent_magic.host"
+"""Of each container: the name of the host that it belongs to; the process is in its own name."""
+_PREFIX = "sandbox-agent-"
+_NAME = re.compile(rf"{_PREFIX}(\d{{1,10}})-[0-9a-f]{{8}}")
 _ASK_S = 30.0
 _GET_ONE = "Install podman (podman.io) or Docker, or name one in AGENT_CONTAINER_ENGINE in the environment."
 _START_IT = (
@@ -73,20 +77,17 @@ class Engine:
         self.ask("rm", "--force", name)
 
     def leftovers(self) -> Iterator[str]:
-        """Ids of our containers on this host whose process has ended without ending them."""
-        asked = self.ask(
-            "ps", "--all", "--filter", f"label={LABEL}", "--format", f'{{{{.ID}}}} {{{{.Label "{LABEL}"}}}}'
-        )
-        for line in asked.stdout.splitlines():
-            identity, _, owner = line.partition(" ")
-            host, _, pid = owner.rpartition(":")
-            if identity and host == socket.gethostname() and pid.isdigit() and not _alive(int(pid)):
-                yield identity
+        """Names of our containers on this host whose process has ended without ending them."""
+        asked = self.ask("ps", "--all", "--filter", f"label={LABEL}={socket.gethostname()}", "--format", "{{.Names}}")
+        for name in asked.stdout.split():
+            named = _NAME.fullmatch(name)
+            if named and not _alive(int(named[1])):
+                yield name
 
 
-def owner() -> str:
-    """This process, as `LABEL` says it."""
-    return f"{socket.gethostname()}:{os.getpid()}"
+def new_name() -> str:
+    """A name for a container of this process."""
+    return f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
 
 
 @functools.cache

@@ -94,6 +94,13 @@ class ContainerExecutor:
 
     def recover(self) -> bool:
         """As `Recoverable.recover`: a container that has ended since the last execution is replaced."""
+        process = self._process
+        if process is not None and process.started:
+            try:
+                process.call("grant", self._granted)  # the end of one that was killed a moment ago is not seen yet
+            except ExecutorError:
+                self._kernel.restart()
+                return True
         return self._kernel.recover()
 
     def interrupt(self) -> None:

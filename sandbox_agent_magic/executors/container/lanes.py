@@ -14,7 +14,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import BinaryIO
+from io import BufferedReader, FileIO
 
 from .relay import HEADER, PIECE_BYTES
 
@@ -31,7 +31,7 @@ class Lanes:
         on_end: called once, from a thread, when nothing more can come.
     """
 
-    def __init__(self, stdin: BinaryIO, stdout: BinaryIO, *, on_end: Callable[[], None]) -> None:
+    def __init__(self, stdin: FileIO, stdout: FileIO, *, on_end: Callable[[], None]) -> None:
         self._stdin, self._stdout = stdin, stdout
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -174,11 +174,16 @@ class Lines:
         on_line: takes what such a line says, in a thread.
     """
 
-    def __init__(self, stderr: BinaryIO, word: str, on_line: Callable[[Mapping[str, object]], None]) -> None:
+    def __init__(self, stderr: BufferedReader, word: str, on_line: Callable[[Mapping[str, object]], None]) -> None:
         self._stderr, self._word, self._on_line = stderr, f"{word} ".encode(), on_line
         self._others = b""
         self._thread = threading.Thread(target=self._read, name="container-lines", daemon=True)
         self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether no more can come."""
+        return not self._thread.is_alive()
 
     def words(self) -> str:
         """The last of the other lines."""
@@ -206,7 +211,7 @@ def frame(number: int, content: bytes) -> bytes:
     return HEADER.pack(number, len(content)) + content
 
 
-def read_exactly(file: BinaryIO, size: int) -> bytes:
+def read_exactly(file: FileIO, size: int) -> bytes:
     """That many bytes; fewer at the end."""
     content = b""
     while len(content) < size and (piece := file.read(size - len(content))):
@@ -214,7 +219,7 @@ def read_exactly(file: BinaryIO, size: int) -> bytes:
     return content
 
 
-def write_all(file: BinaryIO, content: bytes) -> None:
+def write_all(file: FileIO, content: bytes) -> None:
     """All of it: a pipe may take less at a time."""
     left = memoryview(content)
     while left:

@@ -21,12 +21,13 @@ from ...errors import ExecutorError, ExecutorTimeout, SandboxAgentError, Sandbox
 from ...sandbox import PROBES, SandboxLimits, system_call_filters, variables
 from . import relay
 from .command import HOME, OLD_PYTHON, WORKSPACE, Wish, run_command
-from .engine import Engine, find, last_line
+from .engine import Engine, find, last_line, new_name
 from .lanes import Lanes, Lines, frame
 
 _CALL_S = 5.0
 _END_S = 3.0
 _TICK_S = 0.2
+_LAST_LINE_S, _LAST_LINE_TICK_S = 1.0, 0.02
 _CANNOT_RUN = (126, 127)
 """Exit statuses of an engine that could not start the program in the image."""
 _REFUSED = 125
@@ -66,7 +67,7 @@ class ContainerProcess:
     ) -> None:
         key = secrets.token_hex(32)
         self.key = key.encode()
-        self.name = f"sandbox-agent-{os.getpid()}-{secrets.token_hex(4)}"
+        self.name = new_name()
         """Of the container."""
         self.engine: Engine | None = None
         self.granted = granted
@@ -221,8 +222,13 @@ class ContainerProcess:
             self._changed.notify_all()
 
     def _see_end(self) -> None:
-        """Nothing more can come."""
+        """Nothing more can come, but for the relay's last line: that goes another way."""
+        deadline = time.monotonic() + _LAST_LINE_S
         with self._changed:
+            while self.ended is None and self._lines is not None and not self._lines.done:
+                if time.monotonic() > deadline:
+                    break
+                self._changed.wait(_LAST_LINE_TICK_S)
             self._over = True
             self._changed.notify_all()
         self._end_said.close()

@@ -182,7 +182,7 @@ class Relay:
         )
         for descriptor in (source_reader, words_writer):
             os.close(descriptor)
-        with open(source_writer, "wb") as source, contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError), open(source_writer, "wb") as source:
             source.write(setup["boot"].encode())
         for each in (theirs, *listeners):
             each.close()
@@ -328,7 +328,9 @@ class Relay:
 
     def _take_report(self) -> None:
         """The program's findings, one line; then the kernel is loaded."""
-        content = self._channel.recv(4096)
+        content = b""
+        with contextlib.suppress(ConnectionResetError):  # it ended without reading what we sent
+            content = self._channel.recv(4096)
         self._report += content
         if content and not self._report.endswith(b"\n") and len(self._report) < PIECE_BYTES:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import socket
@@ -10,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -25,8 +25,8 @@ class Pipes:
     """Lanes with both far ends of their pipes in our hands."""
 
     lanes: Lanes
-    to_host: BinaryIO
-    from_host: BinaryIO
+    to_host: io.FileIO
+    from_host: io.FileIO
     ended: threading.Event = field(default_factory=threading.Event)
 
     def heard(self) -> tuple[int, bytes]:
@@ -41,13 +41,9 @@ def pipes() -> Iterator[Pipes]:
     hook, threading.excepthook = threading.excepthook, failures.append
     (their_in, our_in), (our_out, their_out) = os.pipe(), os.pipe()
     ended = threading.Event()
-    stdin, stdout = open(our_in, "wb", buffering=0), open(our_out, "rb", buffering=0)
-    made = Pipes(
-        Lanes(stdin, stdout, on_end=ended.set),
-        open(their_out, "wb", buffering=0),
-        open(their_in, "rb", buffering=0),
-        ended,
-    )
+    stdin, to_host = (io.FileIO(descriptor, "wb") for descriptor in (our_in, their_out))
+    stdout, from_host = (io.FileIO(descriptor, "rb") for descriptor in (our_out, their_in))
+    made = Pipes(Lanes(stdin, stdout, on_end=ended.set), to_host, from_host, ended)
     made.lanes.start(b"first")
     assert read_exactly(made.from_host, 5) == b"first"
     try:
@@ -155,7 +151,7 @@ def lines(content: bytes) -> tuple[list[object], str]:
     """What is taken for the relay's, and the last of the other words."""
     reader, writer = os.pipe()
     heard: list[object] = []
-    found = Lines(open(reader, "rb"), "word", heard.append)
+    found = Lines(io.BufferedReader(io.FileIO(reader)), "word", heard.append)
     with open(writer, "wb") as file:
         file.write(content)
     found.join()
@@ -180,7 +176,7 @@ def test_lines_without_end_do_not_fill_the_memory() -> None:
     assert (heard, len(words)) == ([], 4096)
 
 
-def _flood(file: BinaryIO, written: list[int] | None = None) -> None:
+def _flood(file: io.FileIO, written: list[int] | None = None) -> None:
     piece = frame(1, b"x" * 10_000)
     with contextlib.suppress(OSError, ValueError):
         for _ in range(2000):
