@@ -75,7 +75,7 @@ class AgentMagics(Magics):
     @magic_arguments(name="%agent")  # IPython puts one more % before it
     @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
-    @argument("-e", "--executor", help="where the code runs: sandbox (default), remote, or local with --yes")
+    @argument("-e", "--executor", help="where the code runs: sandbox (default), container, remote, or local with --yes")
     @argument("-f", "--file", action="append", default=[], metavar="FILE", help="send a copy of FILE; may be repeated")
     @argument("--send", action="append", default=[], metavar="NAMES", help="send variables of yours: df,params")
     @argument("--temperature", help="sampling temperature, 0 to 2")

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ...errors import ExecutorError, UsageError
-from .engine import Engine, last_line
+from .engine import Engine
 
 BASE = "docker.io/library/python:3.12-slim"
 PACKAGES = ("matplotlib", "numpy", "pandas", "pyarrow")
@@ -80,12 +80,3 @@ def build(
             hint="Check --base, --packages and the network; --wheels FOLDER needs none.",
         )
     return str(image.get("Id", ""))
-
-
-def packages_of(engine: Engine, image: str) -> str:
-    """The versions of what is installed in an image, a line each; empty where it has no pip."""
-    asked = engine.ask(
-        *("run", "--rm", "--network=none", "--pull=never", "--read-only", "--entrypoint=python3", image),
-        *("-m", "pip", "list", "--format=freeze"),
-    )
-    return asked.stdout if asked.returncode == 0 else last_line(asked.stderr)
