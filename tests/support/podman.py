@@ -87,6 +87,14 @@ class Podman:
         """An executor on it."""
         return ContainerExecutor(Target(self.path, image), **more)  # type: ignore[arg-type]
 
+    def image_with(self, tag: str, packages: Sequence[str]) -> str:
+        """The name of an image that has packages which are installed here too; made if need be."""
+        if find(self.path).inspect(tag) is None:
+            with tempfile.TemporaryDirectory(prefix="wheels-") as name:
+                write_wheels(Path(name, "wheels"), ["ipykernel", *packages])
+                build(find(self.path), tag, base=IMAGE, packages=packages, wheels=Path(name, "wheels"))
+        return tag
+
     def containers(self) -> list[str]:
         """Names of our containers, running or not."""
         return self("ps", "--all", "--filter", f"label={LABEL}", "--format", "{{.Names}}").split()
