@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import Protocol
 
 from ..errors import WorkspaceError
-from ..workspace import Snapshot, Workspace
+from ..types import FileInfo
+from ..workspace import Snapshot
 
 _SHOWN = 5
 """Names of removed files in a message."""
 
 
-def remove_newest(workspace: Workspace, before: Snapshot, excess: int) -> list[str]:
+class Removing(Protocol):
+    """A workspace, as far as it is needed here."""
+
+    def changes(self, before: Snapshot) -> Sequence[FileInfo]:
+        """Files that are new or changed since `before`."""
+
+    def remove(self, name: str) -> None:
+        """Delete a file."""
+
+
+def remove_newest(workspace: Removing, before: Snapshot, excess: int) -> list[str]:
     """Remove files that are new since `before`, the largest first, until `excess` bytes are free; their names."""
     removed: list[str] = []
     new = sorted(workspace.changes(before), key=lambda file: file.size, reverse=True)

@@ -21,6 +21,7 @@ from ..engines import EngineInfo
 from ..kernel import Kernel
 from ..making_room import named, remove_newest
 from .engine import find
+from .plain_workspace import PlainWorkspace
 from .process import ContainerProcess
 from .target import Target
 
@@ -55,7 +56,7 @@ class ContainerExecutor:
         self.owner_pid = os.getpid()
         self._uid = sandbox_uid()
         self._folder = workspace
-        self._workspace = Workspace(workspace, uid=self._uid) if workspace is not None else None
+        self._workspace = open_workspace(workspace, self._uid) if workspace is not None else None
         self._granted: int | None = None
         self._before: Snapshot = {}
         self._asked: ContainerProcess | None = None
@@ -75,10 +76,10 @@ class ContainerExecutor:
         return cast("ContainerProcess | None", self._kernel.process)
 
     @property
-    def workspace(self) -> Workspace:
+    def workspace(self) -> Workspace | PlainWorkspace:
         """The workspace; a temporary one is made on first use."""
         if self._workspace is None:
-            self._workspace = Workspace(self._folder, uid=self._uid)
+            self._workspace = open_workspace(self._folder, self._uid)
         return self._workspace
 
     def start(self) -> None:
@@ -232,6 +233,11 @@ class ContainerExecutor:
         if not room:
             self._kernel.replace()
         return self.limits.disk_exceeded(used, named(removed))
+
+
+def open_workspace(folder: Path | None, uid: int | None) -> Workspace | PlainWorkspace:
+    """The workspace in `folder`, as this system can open it. Raises WorkspaceError."""
+    return Workspace(folder, uid=uid) if os.open in os.supports_dir_fd else PlainWorkspace(folder)
 
 
 _swept: set[str] = set()
