@@ -20,7 +20,7 @@ from IPython.testing.globalipapp import get_ipython, start_ipython
 from sandbox_agent_magic import cli
 from sandbox_agent_magic.errors import ExecutorError, KernelDied, SandboxUnavailable
 from sandbox_agent_magic.executors.container import ContainerExecutor, Target
-from sandbox_agent_magic.executors.container.engine import LABEL
+from sandbox_agent_magic.executors.container.engine import LABEL, find
 from sandbox_agent_magic.executors.healing import HealingExecutor
 from sandbox_agent_magic.sandbox import SandboxLimits
 from sandbox_agent_magic.types import Executor
@@ -208,8 +208,9 @@ def test_it_is_made_without_network_ports_or_rights_and_sees_one_folder(make: Ma
     assert host["Privileged"] is False
     assert made["EffectiveCaps"] in (None, [])
     assert "no-new-privileges" in host["SecurityOpt"]
-    assert host["Memory"] > 0
-    assert host["PidsLimit"] == 72
+    engine = find(podman.path)
+    assert (host["Memory"] > 0) == engine.memory
+    assert (host["PidsLimit"] == 72) == engine.processes
     assert [(mount["Source"], mount["Destination"]) for mount in made["Mounts"] if mount["Type"] == "bind"] == [
         (str(executor.workspace.path), "/workspace")
     ]

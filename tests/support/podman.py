@@ -12,6 +12,7 @@ import functools
 import importlib.metadata
 import io
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -105,7 +106,14 @@ def podman_is_missing() -> str:
     missing = [name for name in ("podman", "runc") if shutil.which(name) is None]
     if missing:
         return f"{' and '.join(missing)} not installed"
-    return "" if os.getuid() == 0 else "only root can have a podman without subordinate ids"
+    with contextlib.suppress(OSError, KeyError):
+        if os.getuid() == 0 or pwd.getpwuid(os.getuid()).pw_name in _names("/etc/subuid"):
+            return ""
+    return "this user has no subordinate ids (/etc/subuid)"
+
+
+def _names(path: str) -> set[str]:
+    return {line.partition(":")[0] for line in Path(path).read_text().splitlines()}
 
 
 @functools.cache
