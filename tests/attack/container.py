@@ -68,9 +68,8 @@ ATTACKS = [
     _answer(
         "files",
         "see other users than the image's",
-        # podman adds its own user, by number.
-        "print([name for line in open('/etc/group') if not (name := line.split(':')[0]).isdigit()])",
-        "['root']",
+        "print([line.split(':')[0] for name in ('passwd', 'group') for line in open('/etc/' + name)])",
+        "['root', 'root']",
         "the image's own",
     ),
     _answer(

@@ -20,6 +20,8 @@ _HEADROOM_BYTES = 128 << 20
 _OTHER_TASKS = 8
 """The relay's, beside what code may start."""
 _MAX_TASKS = 1 << 14
+_PASSWD_SINCE = 4
+"""Version of podman."""
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY", "NO_PROXY")
 _BOOTSTRAP = """
 import os, sys
@@ -96,6 +98,8 @@ def _podman(engine: Engine) -> list[str]:
     if not engine.podman:
         return []
     found = ["--pid=private", "--uts=private", "--read-only-tmpfs=false", "--image-volume=ignore", "--no-hosts"]
+    if engine.major >= _PASSWD_SINCE:
+        found.append("--passwd=false")  # else it writes down the reader's name
     return found if engine.remote else [*found, "--http-proxy=false", "--env-host=false"]
 
 

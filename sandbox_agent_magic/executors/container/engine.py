@@ -51,6 +51,12 @@ class Engine:
     """How many there are, if their use can be bounded; else 0."""
 
     @property
+    def major(self) -> int:
+        """The first number of its version; 0 if there is none."""
+        number = re.match(r"\d{1,4}", self.version)
+        return int(number[0]) if number else 0
+
+    @property
     def label(self) -> str:
         """What the reader should know about how it isolates; empty where nothing is missing."""
         missing = [name for name, there in (("memory", self.memory), ("processes", self.processes)) if not there]

@@ -54,6 +54,8 @@ def test_podmans_own_defaults_are_switched_off() -> None:
     assert {"--http-proxy=false", "--env-host=false", "--image-volume=ignore", "--read-only-tmpfs=false"} <= set(
         run_command(PODMAN, WISH)
     )
+    assert "--passwd=false" not in run_command(replace(PODMAN, version="3.4.4"), WISH)
+    assert "--passwd=false" in run_command(replace(PODMAN, version="4.3.1"), WISH)
     there = run_command(replace(PODMAN, remote=True), WISH)
     assert "--env-host=false" not in there  # its client elsewhere does not know that, and cannot pass any on
     assert "--image-volume=ignore" in there
