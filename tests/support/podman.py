@@ -143,6 +143,8 @@ def own_podman() -> Iterator[Podman]:
         find.cache_clear()
         for driver in ("overlay", "vfs"):
             subprocess.run(["umount", str(folder / "root" / driver)], capture_output=True, check=False)
+        if os.getuid() != 0:  # files of its subordinate ids are its own
+            subprocess.run(["podman", "unshare", "rm", "-rf", str(folder / "root")], capture_output=True, check=False)
         shutil.rmtree(folder, ignore_errors=True)
 
 
