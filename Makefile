@@ -90,7 +90,7 @@ bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
 	@cd build && "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: attack
-attack: $(TEST_VENV)/.installed  ## Attack the sandbox for real; prints the table and writes build/attacks.md.
+attack: $(TEST_VENV)/.installed  ## Attack sandboxes and containers for real; prints the table and writes build/attacks.md.
 	@echo "==> attacks on the sandbox (as root: also as an ordinary user that is made for it)"
 	@mkdir -p build && ln -sfn ../tests build/tests
 	@cd build && "$(CURDIR)/$(TEST_VENV)/bin/python" -m tests.attack --output attacks.md $(ATTACK_ARGS)

@@ -40,7 +40,15 @@ def checks(settings: Settings, *, call: bool = False) -> list[Check]:
         call: also ask the model for one word, which costs a few tokens.
     """
     called = [_call(settings)] if call else []
-    return [_python(), _provider(settings), *called, _sandbox(settings), _model(settings), _front_end()]
+    return [
+        _python(),
+        _provider(settings),
+        *called,
+        _sandbox(settings),
+        _container(settings),
+        _model(settings),
+        _front_end(),
+    ]
 
 
 def conformance(settings: Settings, name: str) -> Iterator[Check]:
@@ -188,6 +196,24 @@ def _sandbox(settings: Settings) -> Check:
         f"holds; first result in {result.duration_s:.1f} s" if result.status == "ok" else f"ended with {result.status}"
     )
     return Check("sandbox", result.status == "ok", "\n".join([found, *probed]))
+
+
+def _container(settings: Settings) -> Check:
+    """Whether there is an engine for `-e container`, and the image; nothing is started."""
+    from .executors.container import target_of
+    from .executors.container.engine import find
+
+    chosen = settings.agent_executor == "container"
+    try:
+        target = target_of(settings)
+        engine = find(target.engine)
+    except SandboxAgentError as exc:
+        return Check("container", not chosen, "\n".join(exc.lines()) if chosen else f"not used here: {exc.message}")
+    found = f"{engine} ({engine.path})"
+    if engine.inspect(target.image) is None:
+        return Check("container", not chosen, f"{found}; no image {target.image} yet: sandbox-agent image build")
+    weaker = f"; {engine.label}" if engine.label else ""
+    return Check("container", True, f"{found}, image {target.image}{weaker}: %%agent -e container")
 
 
 def _model(settings: Settings) -> Check:

@@ -270,7 +270,10 @@ class Executor(Protocol):
     """Runs code and keeps its state between calls. Owned by a Session, which closes it."""
 
     name: str
-    capabilities: Capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do, as far as is known yet."""
 
     def start(self) -> None:
         """Begin to start, and return at once. Errors appear at the first `execute`."""

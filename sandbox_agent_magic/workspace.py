@@ -85,7 +85,7 @@ class Workspace:
             self.path, self._mark = scratch.make("sandbox-workspace")
         else:
             self.path = _expand(folder).resolve()
-            _refuse_unsafe(self.path)
+            refuse_unsafe(self.path)
         self._root = os.open(self.path, _FOLDER_FLAGS)
         self._owner = os.fstat(self._root).st_uid, os.fstat(self._root).st_gid
         if uid is not None:
@@ -258,7 +258,7 @@ def _expand(path: Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def _refuse_unsafe(folder: Path) -> None:
+def refuse_unsafe(folder: Path) -> None:
     """Raise unless `folder` may be handed to code that nobody has read."""
     reason = ""
     home = _expand(Path("~")).resolve()

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.litellm_proxy import Proxy, litellm_proxy
 from tests.support.model_server import REFUSALS, ModelServer, Reply
+from tests.support.podman import Podman, podman_is_missing, shared_podman
 
 STRICT = os.environ.get("CI", "").lower() in {"1", "true", "yes"}
 """In CI a test that did not run proves nothing, so a skip is a failure there."""
@@ -51,6 +52,14 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="session")
+def podman() -> Podman:
+    """A real container engine, with images that were made here."""
+    if why := podman_is_missing():
+        pytest.skip(why)
+    return shared_podman()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`sandbox-agent`: ask, run, expand, demo, doctor, model, packages.
+"""`sandbox-agent`: ask, run, expand, demo, doctor, model, packages, image.
 
 Exit codes: 0 completed, 1 not completed, 2 bad usage or settings, 130 interrupted.
 """
@@ -46,7 +46,7 @@ def _detailed() -> bool:
 def _parser() -> argparse.ArgumentParser:
     from importlib.metadata import version
 
-    from . import ask, check, model, notebooks, packages
+    from . import ask, check, image, model, notebooks, packages
 
     parser = argparse.ArgumentParser(
         prog="sandbox-agent",
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"sandbox-agent {version('sandbox-agent-magic')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for module in (ask, notebooks, check, model, packages):
+    for module in (ask, notebooks, check, model, packages, image):
         module.add_commands(commands)
     return parser
 
@@ -65,7 +65,9 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, or a plug-in")
     parser.add_argument("-m", "--model", help="model name, as the provider knows it")
     parser.add_argument(
-        "-e", "--executor", help="where the code runs: sandbox (default), remote, scalebox, e2b; local with --yes"
+        "-e",
+        "--executor",
+        help="where the code runs: sandbox (default), container, remote, scalebox, e2b; local with --yes",
     )
     parser.add_argument("--session", metavar="ID", help="of scalebox and e2b: use the sandbox of this id, which runs")
     parser.add_argument("--keep-sandbox", action="store_true", help="of scalebox and e2b: it goes on after the end")

@@ -47,7 +47,8 @@ def doctor(options: argparse.Namespace) -> int:
     if options.json:
         described = [{"name": row.name, "value": value, "source": source} for row, value, source in settings.describe()]
         print(json.dumps({"settings": described, "checks": [asdict(check) for check in found]}, indent=1))
-    needed = {"provider", "call", "sandbox"}
+    # With `container` it is that one that has to work.
+    needed = {"provider", "call", "container" if settings.agent_executor == "container" else "sandbox"}
     return COMPLETED if all(check.ok for check in found if check.name in needed) else NOT_COMPLETED
 
 

@@ -1,6 +1,6 @@
 """Where code runs: the registry of executors.
 
-Built in: `sandbox`, `local`, `remote`, `scalebox` and `e2b`. Others come by the entry-point group
+Built in: `sandbox`, `container`, `local`, `remote`, `scalebox` and `e2b`. Others come by the entry-point group
 `sandbox_agent_magic.executors`, whose entries are classes that are called without arguments; they are loaded on use.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .cloud.scalebox import ScaleboxEngine
 
 GROUP = "sandbox_agent_magic.executors"
-BUILT_IN = ("sandbox", "local", "remote", "scalebox", "e2b")
+BUILT_IN = ("sandbox", "container", "local", "remote", "scalebox", "e2b")
 CLOUDS = ("scalebox", "e2b")
 """Those that rent a sandbox from a provider."""
 
@@ -34,9 +34,10 @@ def known() -> list[str]:
 
 def set_limits(executor: Executor, limits: SandboxLimits) -> None:
     """Let `executor`'s next start use these limits, if it has any."""
+    from .container import ContainerExecutor
     from .sandbox import SandboxExecutor
 
-    if isinstance(executor, SandboxExecutor):
+    if isinstance(executor, SandboxExecutor | ContainerExecutor):
         executor.limits = limits
 
 
@@ -70,6 +71,14 @@ def create(
         from .local import LocalExecutor
 
         return LocalExecutor(limits=limits.outputs if limits is not None else None)
+    if name == "container":
+        from ..settings import load
+        from .container import ContainerExecutor
+        from .container import target_of as container_of
+        from .healing import HealingExecutor
+
+        container = container_of(settings or load())
+        return HealingExecutor(ContainerExecutor(container, workspace=workspace, limits=limits))
     if name == "remote":
         from ..settings import load
         from .healing import HealingExecutor

@@ -10,18 +10,20 @@ import hashlib
 import hmac
 import json
 import secrets
-import select
+import selectors
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from .frames import FrameSocket, ProtocolError
+from .frames import Endpoint, FrameSocket, ProtocolError
 
 MAX_MESSAGE_BYTES = 16 << 20
 """A larger message is skipped, and counted in `KernelChannel.oversized_bytes`."""
 
+# Needs no descriptor of its own, where there is one; Windows has none.
+_Selector = selectors.PollSelector if hasattr(selectors, "PollSelector") else selectors.SelectSelector
 _DELIMITER = b"<IDS|MSG>"
 _PLAIN_BYTES = 1 << 20
 _MAX_VALUES = 1_000_000
@@ -48,14 +50,14 @@ class KernelChannel:
     """The shell and iopub sockets of one kernel. Use it from one thread.
 
     Args:
-        shell: endpoint, such as `ipc:///tmp/x/shell`. Somebody must listen there, though not answer yet.
+        shell: endpoint. Somebody must listen there, though not answer yet.
         iopub: endpoint.
         key: the key that messages are signed with.
         max_bytes: of one message.
     """
 
-    def __init__(self, shell: str, iopub: str, key: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
-        self._endpoints = {"shell": shell, "iopub": iopub}
+    def __init__(self, shell: Endpoint, iopub: Endpoint, key: bytes, *, max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        self._endpoints: dict[str, Endpoint] = {"shell": shell, "iopub": iopub}
         self._key = key
         self._max_bytes = max_bytes
         self._session_id = secrets.token_hex(16)
@@ -111,11 +113,11 @@ class KernelChannel:
 
     def wait(self, deadline: float, *, also: int) -> None:
         """Wait for a message, until `deadline` (of `time.monotonic`), or until the descriptor `also` is readable."""
-        poller = select.poll()
-        poller.register(also, select.POLLIN)
-        for socket in self._sockets.values():
-            poller.register(socket, select.POLLIN | (select.POLLOUT if socket.unsent else 0))
-        poller.poll(max(0, int((deadline - time.monotonic()) * 1000) + 1))
+        with _Selector() as selector:
+            selector.register(also, selectors.EVENT_READ)
+            for socket in self._sockets.values():
+                selector.register(socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if socket.unsent else 0))
+            selector.select(max(0.001, deadline - time.monotonic()))
 
     def receive(self) -> Iterator[KernelMessage]:
         """Messages that have arrived. Bounded, so that a flood cannot keep the caller from its deadline."""

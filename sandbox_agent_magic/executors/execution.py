@@ -12,6 +12,7 @@ from ..errors import ExecutorError, ExecutorTimeout
 from ..outputs import OutputCollector, OutputLimits, clean_text
 from ..types import ErrorInfo, Output
 from .channel import KernelChannel, KernelMessage
+from .frames import Endpoint
 
 Outcome = Literal["done", "late", "died", "broken", "flood"]
 
@@ -28,11 +29,11 @@ class KernelProcess(Protocol):
     """Signs messages in both directions."""
 
     @property
-    def shell(self) -> str:
+    def shell(self) -> Endpoint:
         """Endpoint of the shell channel."""
 
     @property
-    def iopub(self) -> str:
+    def iopub(self) -> Endpoint:
         """Endpoint of the iopub channel."""
 
     def fileno(self) -> int:

@@ -1,4 +1,4 @@
-"""ZMTP, the wire format of ZeroMQ, as far as a client of a Jupyter kernel needs it, over a unix socket.
+"""ZMTP, the wire format of ZeroMQ, as far as a client of a Jupyter kernel needs it, over a socket.
 
 Written out here because the other end is hostile. libzmq bounds a frame, but neither a message's number of frames nor
 what it queues meanwhile, so code in a sandbox could fill the memory of the program outside. Here a message has a size,
@@ -9,7 +9,11 @@ https://rfc.zeromq.org/spec/23/
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+Endpoint: TypeAlias = str | Callable[[], socket.socket]
+"""A unix socket's address, such as `ipc:///tmp/x/shell`, where somebody listens already; or how a connection is had."""
 
 _MORE, _LONG, _COMMAND = 1, 2, 4
 _SIGNATURE = b"\xff\0\0\0\0\0\0\0\x01\x7f"
@@ -28,7 +32,7 @@ class FrameSocket:
     """One connection: whole messages go out and come in, as lists of frames. Never blocks.
 
     Args:
-        endpoint: such as `ipc:///tmp/x/shell`, where somebody listens already.
+        endpoint: where the other end is.
         kind: our socket type, `DEALER` or `SUB`; the latter subscribes to everything.
         max_bytes: of one message; larger ones are skipped and counted.
 
@@ -36,7 +40,7 @@ class FrameSocket:
         OSError: nobody listens there.
     """
 
-    def __init__(self, endpoint: str, kind: str, *, max_bytes: int) -> None:
+    def __init__(self, endpoint: Endpoint, kind: str, *, max_bytes: int) -> None:
         self.oversized_bytes = 0
         """Of messages that were skipped."""
         self._max_bytes = max_bytes
@@ -55,10 +59,11 @@ class FrameSocket:
         self._unsent += _frame(ready, _COMMAND)
         if kind == "SUB":
             self._held += _frame(b"\x01", 0)
-        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket = socket.socket(socket.AF_UNIX) if isinstance(endpoint, str) else endpoint()
         try:
             self._socket.setblocking(False)
-            self._socket.connect(endpoint.removeprefix("ipc://"))
+            if isinstance(endpoint, str):
+                self._socket.connect(endpoint.removeprefix("ipc://"))
             self.flush()
         except BaseException:
             self._socket.close()

@@ -25,6 +25,9 @@ _KEPT_BYTES = 256 << 20
 class Recoverable(Executor, Protocol):
     """An executor that can tell that its engine was lost between two executions."""
 
+    keeps_files: bool
+    """An engine that takes the lost one's place finds its files there."""
+
     def recover(self) -> bool:
         """Make sure that there is an engine; True if its variables were lost since the last execution."""
 
@@ -32,6 +35,9 @@ class Recoverable(Executor, Protocol):
 @runtime_checkable
 class Attempting(Executor, Protocol):
     """An executor that finds out by the code itself whether its engine was lost: that saves asking before each one."""
+
+    keeps_files: bool
+    """As in `Recoverable`."""
 
     def attempt(self, code: str, *, timeout_s: float, on_output: OutputHook) -> ExecutionResult | None:
         """As `Executor.execute`; None if the engine was lost since the last execution, and then nothing ran."""
@@ -55,7 +61,7 @@ class _Installed:
 
 
 class HealingExecutor(WrappingExecutor[Executor]):
-    """Wraps an executor far away.
+    """Wraps an executor whose engine is not this machine's own.
 
     Each `start` begins a new run, in which one loss is healed.
 
@@ -65,6 +71,7 @@ class HealingExecutor(WrappingExecutor[Executor]):
 
     def __init__(self, inner: Recoverable | Attempting) -> None:
         super().__init__(inner)
+        self._keeps_files = inner.keeps_files
         self._attempt = inner.attempt if isinstance(inner, Attempting) else _asking_first(inner)
         self._done: list[_Sent | _Ran | _Installed] = []
         """What brought the engine to its state, in order."""
@@ -125,6 +132,8 @@ class HealingExecutor(WrappingExecutor[Executor]):
         done = 0
         for each in self._done:
             if isinstance(each, _Sent):
+                if self._keeps_files and not self._is_copy(each):
+                    continue  # code may have changed it since
                 with contextlib.suppress(WorkspaceError):  # the code that needs it says so
                     self.inner.put_file(each.source, each.name)
                 continue
@@ -141,10 +150,8 @@ class HealingExecutor(WrappingExecutor[Executor]):
                 reason = f"{again.error.ename}: {again.error.evalue}" if again.error else again.status
                 return f"{begun}: {done} of {ran} {pieces} of code ran again, then one failed ({reason}).", False
             done += 1
-        return (
-            f"{begun}: files were sent again{packages}, and the {ran} {pieces} of code that had worked ran again.",
-            True,
-        )
+        files = "its files are still there" if self._keeps_files else "files were sent again"
+        return f"{begun}: {files}{packages}, and the {ran} {pieces} of code that had worked ran again.", True
 
     def restart(self) -> None:
         """As `Executor.restart`: what was lost on purpose is not brought back."""

@@ -31,6 +31,7 @@ class Kernel:
         name: the executor's name, for errors.
         limits: of the outputs of one execution.
         breach: asked at the end of each execution: the limit that it broke, if any.
+        start_s: longest start, seconds.
     """
 
     def __init__(
@@ -40,11 +41,15 @@ class Kernel:
         name: str,
         limits: OutputLimits | None = None,
         breach: Callable[[], ErrorInfo | None] = lambda: None,
+        start_s: float = START_S,
     ) -> None:
         self._launch = launch
         self._name = name
         self.limits = limits or OutputLimits()
         self._breach = breach
+        self._start_s = start_s
+        self.stopped = False
+        """The last code was stopped before its end, and its kernel goes on."""
         self._process: KernelProcess | None = None
         self.started: datetime | None = None
         """When the process was started that runs now."""
@@ -70,6 +75,17 @@ class Kernel:
         """Interrupt the code that runs, if any."""
         if self._process is not None:
             self._process.interrupt()
+
+    def recover(self) -> bool:
+        """Replace a kernel that has ended since its last execution; whether its variables are gone that way.
+
+        Raises:
+            KernelDied: another one could not be started.
+        """
+        ended = self._connection is not None and self._connection.process.poll() is not None
+        if ended:
+            self.restart()
+        return ended
 
     def restart(self) -> None:
         """Kill the kernel and begin to start another.
@@ -105,13 +121,14 @@ class Kernel:
         error: ErrorInfo | None = None
         status: ExecutionStatus = "interrupted"
         try:
-            connection = self._connect(started + START_S)
+            connection = self._connect(started + self._start_s)
             self._spoiled = True  # until the end is known: a second Ctrl-C may come at any moment
             execution = connection.begin(code, collector, timeout_s=timeout_s)
             outcome = connection.follow(execution, execution.deadline)
             status, error = self._settle(connection, execution, outcome)
         except KeyboardInterrupt:
             self._stop(execution)
+        self.stopped = status in ("timeout", "interrupted") and not self._state_lost
         broken = self._breach()
         if broken is None and status == "ok" and collector.breach:
             broken = ErrorInfo("OutputLimitExceeded", collector.breach)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import functools
 import os
 import stat
@@ -14,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from .. import scratch
-from ..errors import WorkspaceError
 from ..sandbox import (
     BUBBLEWRAP,
     Breach,
@@ -30,6 +28,7 @@ from ..types import Capabilities, ErrorInfo, ExecutionResult, FileInfo, OutputHo
 from ..workspace import Snapshot, Workspace
 from .engines import EngineInfo
 from .kernel import Kernel
+from .making_room import named, remove_newest
 
 SHOWN_BYTES = 100 << 20
 """Files above this size are not copied."""
@@ -242,23 +241,11 @@ class SandboxExecutor:
         removed: list[str] = []
 
         def remove(excess: int) -> None:
-            new = sorted(self.workspace.changes(self._before), key=lambda file: file.size, reverse=True)
-            for file in (file for file in new if file.name not in self._before):
-                if excess <= 0:
-                    return
-                with contextlib.suppress(WorkspaceError):
-                    self.workspace.remove(file.name)
-                    excess -= file.size
-                    removed.append(file.name)
+            removed.extend(remove_newest(self.workspace, self._before, excess))
 
         if not self._watchdog.make_room(remove):
             self._kernel.replace()
-        shown = ", ".join(removed[:_SHOWN]) + (f" and {len(removed) - _SHOWN} more" if len(removed) > _SHOWN else "")
-        return self.limits.disk_exceeded(breach.used, shown)
-
-
-_SHOWN = 5
-"""Names of removed files in a message."""
+        return self.limits.disk_exceeded(breach.used, named(removed))
 
 
 @functools.cache

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from ..types import ExecutionResult, Executor, FileInfo, OutputHook, ProgressHook
+from ..types import Capabilities, ExecutionResult, Executor, FileInfo, OutputHook, ProgressHook
 
 Inner = TypeVar("Inner", bound=Executor)
 
@@ -17,7 +17,11 @@ class WrappingExecutor(Generic[Inner]):
     def __init__(self, inner: Inner) -> None:
         self.inner = inner
         self.name = inner.name
-        self.capabilities = inner.capabilities
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """As `Executor.capabilities`."""
+        return self.inner.capabilities
 
     def start(self) -> None:
         """As `Executor.start`."""

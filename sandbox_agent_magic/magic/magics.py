@@ -76,7 +76,9 @@ class AgentMagics(Magics):
     @argument("-p", "--provider", help="openai, litellm, azure, anthropic, local, a plug-in; default: the first set up")
     @argument("-m", "--model", help="model name, as the provider knows it")
     @argument(
-        "-e", "--executor", help="where the code runs: sandbox (default), remote, scalebox, e2b; local with --yes"
+        "-e",
+        "--executor",
+        help="where the code runs: sandbox (default), container, remote, scalebox, e2b; local with --yes",
     )
     @argument("--session", metavar="ID", help="of scalebox and e2b: use the sandbox of this id, which runs")
     @argument("--keep-sandbox", action="store_true", help="of scalebox and e2b: it goes on after this kernel's end")

@@ -1,6 +1,6 @@
 """Isolation on this machine: bubblewrap, a system call filter, limits, and the proof that they hold."""
 
-from .canary import Attempt, refusal
+from .canary import PROBES, Attempt, refusal
 from .cgroup import described as memory_bound
 from .check import SandboxReport, check
 from .distributions import distribution_of, missing_module, requirements
@@ -8,7 +8,10 @@ from .layers import KeptLayer
 from .layers import kept as kept_layers
 from .limits import SandboxLimits
 from .packages import PackageLayer
+from .plan import variables
 from .process import BUBBLEWRAP, LANDLOCK, SandboxProcess, sandbox_uid, shown_at
+from .seccomp import filters as system_call_filters
+from .usage import disk as disk_usage
 from .watchdog import Breach, Watchdog
 
 __all__ = [
@@ -21,6 +24,7 @@ __all__ = [
     "missing_module",
     "refusal",
     "requirements",
+    "PROBES",
     "Attempt",
     "Breach",
     "KeptLayer",
@@ -31,4 +35,7 @@ __all__ = [
     "Watchdog",
     "sandbox_uid",
     "shown_at",
+    "disk_usage",
+    "system_call_filters",
+    "variables",
 ]

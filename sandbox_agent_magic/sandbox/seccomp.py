@@ -63,12 +63,13 @@ def machines() -> tuple[str, ...]:
     return tuple(_MACHINES)
 
 
-def program(machine: str, *, namespaces: bool = True) -> bytes:
+def program(machine: str, *, namespaces: bool = True, watched: bool = False) -> bytes:
     """The filter for `machine` as an array of `struct sock_filter`.
 
     Args:
         machine: as `os.uname().machine` names it.
         namespaces: whether the sandbox has namespaces of its own; without, more is denied.
+        watched: whether a process of the same user stands guard inside, whose limits must be out of reach.
 
     Raises:
         KeyError: there is no filter for this machine.
@@ -91,6 +92,8 @@ def program(machine: str, *, namespaces: bool = True) -> bytes:
     # Typing into the terminal that the sandbox was started from.
     code.check(m.ioctl, 1, errno.EPERM, refused=(_TIOCSTI, _TIOCLINUX), ends=namespaces)
     if namespaces:
+        if watched:
+            _spare_others(code, m)
         # The network namespace is empty, so IP is harmless; netlink, packet, vsock and the rest are not needed.
         # EOPNOTSUPP, not EAFNOSUPPORT: libzmq aborts on the latter (src/ip_resolver.cpp).
         code.check(m.socket, 0, errno.EOPNOTSUPP, allowed=(_AF_UNIX, _AF_INET, _AF_INET6))
@@ -106,10 +109,7 @@ def _without_namespaces(code: _Code, m: _Machine) -> None:
         code.answer(numbers[m.column], 0)
     for numbers in UNSUPPORTED_WITHOUT_NAMESPACES.values():
         code.answer(numbers[m.column], errno.EOPNOTSUPP)
-    for numbers in IGNORED_FOR_OTHERS.values():
-        code.check(numbers[m.column], 0, 0, allowed=(0,))
-    for numbers in DENIED_FOR_OTHERS.values():
-        code.check(numbers[m.column], 0, errno.EPERM, allowed=(0,))
+    _spare_others(code, m)
     # What file systems offer goes round Landlock: attributes of a file open for reading, snapshots of all of a btrfs
     # volume. Sockets tell of the machine's network.
     code.check(m.ioctl, 1, errno.EPERM, mask=_IOCTL_KIND, allowed=(_OF_TERMINALS,))
@@ -120,6 +120,19 @@ def _without_namespaces(code: _Code, m: _Machine) -> None:
     for number in (m.socket, m.socketpair):
         code.check(number, 1, errno.EOPNOTSUPP, mask=_SOCKET_KIND, allowed=(_SOCK_STREAM, _SOCK_SEQPACKET), ends=False)
         code.check(number, 0, errno.EOPNOTSUPP, allowed=(_AF_UNIX,))
+
+
+def _spare_others(code: _Code, m: _Machine) -> None:
+    """What reaches other processes of the same user."""
+    for numbers in IGNORED_FOR_OTHERS.values():
+        code.check(numbers[m.column], 0, 0, allowed=(0,))
+    for numbers in DENIED_FOR_OTHERS.values():
+        code.check(numbers[m.column], 0, errno.EPERM, allowed=(0,))
+
+
+def filters() -> dict[str, bytes]:
+    """By machine: the filter for a container, where the machine is known only inside and a process stands guard."""
+    return {machine: program(machine, watched=True) for machine in machines()}
 
 
 class _Code:

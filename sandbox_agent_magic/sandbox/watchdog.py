@@ -72,9 +72,10 @@ class Watchdog:
     Args:
         workspace: the folder; what lies there now does not count.
         limits: what the sandbox may use.
+        granted: bytes of the workspace that do not count; what lies there now unless given.
     """
 
-    def __init__(self, workspace: Path, limits: SandboxLimits) -> None:
+    def __init__(self, workspace: Path, limits: SandboxLimits, *, granted: int | None = None) -> None:
         self.limits = limits
         self._workspace = workspace
         self._lock = threading.RLock()
@@ -93,8 +94,10 @@ class Watchdog:
         """Further interrupts since then."""
         self._disk_seen = 0
         """Bytes at the last look since then."""
-        self._granted = self._used = usage.disk([workspace], ())
-        self._allowed = self._granted + limits.disk_bytes
+        self._used = usage.disk([workspace], ())
+        self.granted = self._used if granted is None else granted
+        """Bytes of the workspace that do not count."""
+        self._allowed = self.granted + limits.disk_bytes
         self._scanned_at, self._scan_s = time.monotonic(), 0.0
         self._filled = self._filesystem()
 
@@ -120,7 +123,7 @@ class Watchdog:
     def grant(self, size: int) -> None:
         """The reader put `size` bytes into the workspace: they do not count."""
         with self._lock:
-            self._granted += size
+            self.granted += size
             self._used += size
 
     def begin(self) -> Breach | None:
@@ -184,6 +187,12 @@ class Watchdog:
             process = self._process
             return process is not None and process.pid != 0 and self._memory(process) > self.limits.memory_bytes
 
+    def excess(self) -> int:
+        """Bytes that the workspace holds too much; none or less if it is within its limit."""
+        with self._lock:
+            self._scan()
+            return self._used - self.granted - self.limits.disk_bytes
+
     def make_room(self, remove: Callable[[int], None]) -> bool:
         """Let `remove` free some bytes of the workspace, where it is over its limit; nothing is stopped meanwhile.
 
@@ -191,8 +200,7 @@ class Watchdog:
             Whether code can go on; if not, files that it holds open take too much.
         """
         with self._lock:
-            self._scan()
-            excess = self._used - self._granted - self.limits.disk_bytes
+            excess = self.excess()
             if excess > 0:
                 remove(excess)
                 self._scan()
@@ -201,7 +209,7 @@ class Watchdog:
 
     def _set_allowed(self) -> None:
         """A workspace that is full already must let code run that makes room."""
-        base = self._granted + self.limits.disk_bytes
+        base = self.granted + self.limits.disk_bytes
         self._allowed = min(max(base, self._used + _SLACK_BYTES), base + self.limits.disk_bytes // 2)
 
     # ---- the thread ----------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ class Resources:
             self.executors.pop(name).shutdown()
         if name not in self.executors:
             tier = sandbox_tier(settings)
-            if name == "sandbox":
+            if name in ("sandbox", "container"):
                 self.folder = folders.workspace_folder(settings, given=self._workspace, notebook=self._notebook)
             made = create_executor(
                 name, workspace=self.folder, limits=SandboxLimits.of(settings), tier=tier, settings=settings

@@ -90,6 +90,7 @@ _LOCAL = "The embedded model (no key, no network after `sandbox-agent model pull
 _RUN = "Running code"
 _LIMITS = "Limits of the sandbox (a change takes effect with %agent restart)"
 _JUPYTER = "The executor `remote`: a Jupyter server, Kernel Gateway or Enterprise Gateway"
+_CONTAINER = "The executor `container`: Docker or podman (see `sandbox-agent image build`)"
 _SCALEBOX = "The executor `scalebox`: sandboxes in Scalebox's cloud"
 _E2B = "The executor `e2b`: sandboxes in E2B's cloud"
 _CLOUD = "Sandboxes in a cloud, Scalebox's or E2B's"
@@ -169,7 +170,7 @@ class Settings:
 
     agent_executor: str = option(
         "sandbox",
-        "sandbox, remote, scalebox, e2b, an installed plug-in, or local (your own kernel; asks for --yes)",
+        "sandbox, container, remote, scalebox, e2b, a plug-in, or local (your own kernel; asks for --yes)",
         section=_RUN,
     )
     agent_sandbox: Tier = option(
@@ -225,6 +226,14 @@ class Settings:
     )
     agent_limit_packages: int = option(
         4_096, "MiB of packages installed for one folder", section=_LIMITS, low=1, high=1_048_576
+    )
+    agent_container_engine: str = option(
+        "auto",
+        "auto (podman, then docker, whichever answers), podman, docker; or its path (never from a .env)",
+        section=_CONTAINER,
+    )
+    agent_container_image: str = option(
+        "localhost/sandbox-agent", "image that containers are made of (never from a .env)", section=_CONTAINER
     )
     agent_remote_url: str | None = option(
         None, "the server's address up to /api: http://host:8888, https://hub/user/NAME", section=_JUPYTER

@@ -1,4 +1,4 @@
-"""Attack both kinds of sandbox, as this user and, as root, as an ordinary user too; print a table.
+"""Attack all kinds of sandbox, as this user and, as root, as an ordinary user too; print a table.
 
     python -m tests.attack [--only WORD] [--tier KIND] [--output FILE]
 
@@ -16,8 +16,10 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.podman import podman_is_missing
+
 from .room import Row
-from .suite import ATTACKS, as_ordinary_user, as_this_user
+from .suite import ATTACKS, FOR_ORDINARY_USERS, as_ordinary_user, as_this_user
 
 
 def main() -> int:
@@ -36,8 +38,11 @@ def main() -> int:
                 options.only, tier=tier, tell=lambda row: print(json.dumps(dataclasses.asdict(row)), flush=True)
             )
             continue
+        if tier == "container" and (why := podman_is_missing()):
+            print(f"The container was not attacked: {why}.", file=sys.stderr)
+            continue
         rows += as_this_user(options.only, tier=tier, tell=_show)
-        if os.getuid() == 0:
+        if os.getuid() == 0 and tier in FOR_ORDINARY_USERS:
             rows += as_ordinary_user(options.only, tier=tier, tell=_show)
     if options.json:
         return 0

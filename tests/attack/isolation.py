@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
-
-from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 
 from .room import SECRET, Attack, Escaped, Room
 
@@ -86,16 +85,12 @@ def _own_sandboxes_folder(room: Room) -> str:
 def _masked(room: Room) -> str:
     secret = Path(sys.prefix, ".condarc")
     secret.write_text(SECRET)
-    executor = SandboxExecutor(tier=room.tier)
+    executor = room.another()
     try:
-        return Room.refuse(_with(room, executor), f"print(open({str(secret)!r}).read()[0])", *DENIED, "IndexError")
+        return replace(room, sandbox=executor).refuse(f"print(open({str(secret)!r}).read()[0])", *DENIED, "IndexError")
     finally:
         executor.shutdown()
         secret.unlink()
-
-
-def _with(room: Room, executor: SandboxExecutor) -> Room:
-    return Room(executor, room.tier, room.folder, room.server, room.unix, room.abstract, room.victim)
 
 
 FILES = [

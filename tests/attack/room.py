@@ -14,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sandbox_agent_magic.executors.container import ContainerExecutor
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import ExecutionResult, Output
+from tests.support.podman import shared_podman
 from tests.support.sandbox import run, text
 
 Result = Literal["contained", "ESCAPED"]
@@ -53,7 +55,7 @@ class Row:
 class Room:
     """A sandbox that the attacks share, and the host around it."""
 
-    sandbox: SandboxExecutor
+    sandbox: SandboxExecutor | ContainerExecutor
     tier: str
     """Kind of the sandbox."""
     folder: Path
@@ -66,6 +68,10 @@ class Room:
     """A process of the same user."""
     displayed: list[Output] = field(default_factory=list)
     """Rich outputs that came through, for a browser to look at."""
+
+    def another(self, workspace: Path | None = None) -> SandboxExecutor | ContainerExecutor:
+        """One more sandbox of this kind; whoever asks for it shuts it down."""
+        return make(self.tier, workspace)
 
     def refuse(self, code: str, *names: str) -> str:
         """Run `code`, which must end with one of these exceptions."""
@@ -104,6 +110,13 @@ class Room:
                 raise Escaped("a connection came in")
 
 
+def make(tier: str, workspace: Path | None = None) -> SandboxExecutor | ContainerExecutor:
+    """A sandbox of that kind."""
+    if tier == "container":
+        return shared_podman().executor(workspace=workspace)
+    return SandboxExecutor(tier=tier, workspace=workspace)
+
+
 @contextlib.contextmanager
 def open_room(tier: str) -> Iterator[Room]:
     """Lay out the baits, then start a sandbox of that kind beside them."""
@@ -129,7 +142,7 @@ def open_room(tier: str) -> Iterator[Room]:
         victim = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         closing.callback(victim.wait)
         closing.callback(victim.kill)
-        sandbox = SandboxExecutor(tier=tier)
+        sandbox = make(tier)
         closing.callback(sandbox.shutdown)
         yield Room(sandbox, tier, folder, server, unix, abstract, victim)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.ordinary_user import ordinary_user, own
 
-from . import isolation, landlock, limits, messages, outputs, syscalls, workspace
+from . import container, isolation, landlock, limits, messages, outputs, syscalls, workspace
 from .room import Attack, Row, attack_all
 
 _ON_BOTH = [
@@ -24,8 +24,15 @@ _ON_BOTH = [
 ATTACKS: dict[str, list[Attack]] = {
     "bubblewrap": [*_ON_BOTH, *isolation.BY_NAMESPACES],
     "landlock": [*_ON_BOTH, *landlock.ATTACKS],
+    "container": [
+        *(attack for attack in _ON_BOTH if f"{attack.kind}: {attack.name}" not in container.EXCLUDED),
+        *isolation.BY_NAMESPACES,
+        *container.ATTACKS,
+    ],
 }
 """By the kind of sandbox."""
+FOR_ORDINARY_USERS = ("bubblewrap", "landlock")
+"""Kinds that can be had by a user who is made for this: podman would need subordinate ids for him."""
 ORDINARY = "ordinary user"
 
 

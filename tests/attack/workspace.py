@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sandbox_agent_magic.errors import SandboxAgentError
-from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from tests.support.sandbox import run
 
 from .room import SECRET, Attack, Escaped, Room
@@ -62,7 +61,7 @@ def _listing(name: str, code: str, *, at_most: int = 12_000) -> Attack:
     """Plant by `code`; listing must be quick, bounded, and show regular files of plain names only."""
 
     def attempt(room: Room) -> str:
-        executor = SandboxExecutor(tier=room.tier)
+        executor = room.another()
         try:
             started = time.monotonic()
             run(executor, "import os, socket\n" + code)
@@ -92,7 +91,7 @@ def _remove_through_a_link(room: Room) -> str:
     kept.mkdir()
     kept.chmod(0o777)
     (kept / "file").write_text(SECRET)
-    executor = SandboxExecutor(tier=room.tier)
+    executor = room.another()
     run(executor, f"import os; os.symlink({str(kept)!r}, 'kept'); os.symlink({str(kept)!r}, 'd'); os.chmod('.', 0o777)")
     executor.shutdown()
     if not (kept / "file").exists() or kept.stat().st_mode & 0o777 != 0o777:
@@ -102,13 +101,13 @@ def _remove_through_a_link(room: Room) -> str:
 
 def _unsafe_folder(folder: str) -> Attack:
     def attempt(room: Room) -> str:
-        return _refused(lambda: SandboxExecutor(workspace=Path(folder).expanduser()))
+        return _refused(lambda: room.another(Path(folder).expanduser()))
 
     return Attack("workspace", f"the folder {folder} as workspace", attempt)
 
 
 def _env_folder(room: Room) -> str:
-    return _refused(lambda: SandboxExecutor(workspace=room.folder))
+    return _refused(lambda: room.another(room.folder))
 
 
 def _package(name: str) -> Attack:

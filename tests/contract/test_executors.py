@@ -16,6 +16,7 @@ from sandbox_agent_magic.executors.remote import RemoteExecutor, Target
 from sandbox_agent_magic.executors.sandbox import SandboxExecutor
 from sandbox_agent_magic.types import ExecutionResult, Executor, OutputHook
 from tests.support.jupyter_servers import KINDS, jupyter
+from tests.support.podman import Podman
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
@@ -44,6 +45,11 @@ def test_a_kernel_far_away_keeps_each_promise_and_leaves_nothing_there(kind: str
             f"{found.name}: {found.detail}" for found in check(lambda: RemoteExecutor(target)) if not found.ok
         ] == []
         assert server.kernels() == []
+
+
+def test_a_container_keeps_each_promise_and_leaves_none_there(podman: Podman) -> None:
+    assert [f"{found.name}: {found.detail}" for found in check(podman.executor) if not found.ok] == []
+    assert podman.containers() == []
 
 
 class Careless(LocalExecutor):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.cloud import running as services
 from tests.support.jupyter_servers import jupyter
+from tests.support.podman import podman_is_missing, shared_podman
 
 Settings = Mapping[str, str]
 
@@ -25,6 +26,16 @@ def _here() -> Generator[Settings]:
 def _remote() -> Generator[Settings]:
     with jupyter("server") as server:
         yield {"AGENT_REMOTE_URL": server.url, "AGENT_REMOTE_TOKEN": server.token}
+
+
+@contextmanager
+def _container() -> Generator[Settings]:
+    if why := podman_is_missing():
+        pytest.skip(why)
+    podman = shared_podman()
+    image = podman.image_with("localhost/demo", ["matplotlib", "pandas"])
+    yield {"AGENT_CONTAINER_ENGINE": podman.path, "AGENT_CONTAINER_IMAGE": image}
+    assert podman.containers() == []
 
 
 @contextmanager
@@ -59,4 +70,5 @@ ENGINES: dict[str, Callable[[], AbstractContextManager[Settings]]] = {
     "remote": _remote,
     "e2b": _e2b,
     "scalebox": _scalebox,
+    "container": _container,
 }

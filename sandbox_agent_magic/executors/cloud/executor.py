@@ -32,6 +32,9 @@ class CloudExecutor(CloudFiles):
         limits: of the outputs of one execution.
     """
 
+    keeps_files = False
+    """Each sandbox has its own."""
+
     def __init__(self, engine: CloudEngine, target: CloudTarget, *, limits: OutputLimits | None = None) -> None:
         self.name = engine.name
         self.capabilities = Capabilities(

@@ -61,6 +61,7 @@ class RemoteExecutor:
     """
 
     name = "remote"
+    keeps_files = False
     capabilities = Capabilities(isolated=True, cell_magic="%%sandbox -e remote", label="isolated as its server does it")
 
     def __init__(self, target: Target, *, limits: OutputLimits | None = None) -> None:
