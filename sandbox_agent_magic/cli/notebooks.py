@@ -14,8 +14,6 @@ from .. import scratch
 from ..errors import NotebookWriteError, UsageError
 from ..settings.options import overrides_of
 from . import COMPLETED, NOT_COMPLETED, add_run_options
-from .many.plan import is_pattern, result_beside
-from .words import shown
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -73,6 +71,8 @@ def run(options: argparse.Namespace) -> int:
             why="Running code without the sandbox is decided cell by cell.",
             hint="Write %%agent --executor local --yes in the cells that need it.",
         )
+    from .many.plan import is_pattern, result_beside
+
     scratch.sweep()
     overrides = {name: value for name, value in overrides_of(options).items() if value is not None}
     first: Path = options.notebook[0]
@@ -101,6 +101,7 @@ def run_one(source: Path, target: Path, overrides: Mapping[str, object]) -> int:
     """
     from .execution import environment_with, execute, settings_of
     from .following import TextFollower
+    from .words import shown
 
     digest = settings_of(source, overrides)[1]
     environment = environment_with(overrides)
@@ -124,6 +125,7 @@ def expand(options: argparse.Namespace) -> int:
     """Expand one notebook."""
     from ..notebook import expand as expansion
     from ..notebook.files import read_notebook, write_notebook
+    from .words import shown
 
     target: Path = options.output or options.notebook
     write_notebook(expansion.expand(read_notebook(options.notebook)), target)

@@ -399,7 +399,7 @@ def test_a_gateway_that_dies_fails_the_notebooks_that_need_it_and_no_other(tmp_p
             text=True,
         )
         try:
-            wait_for((during / "reached").exists)
+            wait_for(lambda: (during / "reached").exists() and status(tmp_path / "a") == "completed")
             gateway.process.kill()
             gateway.process.wait(10)
             (tmp_path / "down").touch()
