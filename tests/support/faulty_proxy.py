@@ -161,11 +161,18 @@ def _head(sock: socket.socket) -> tuple[bytes, Seen]:
         if not piece:
             raise ValueError("it was closed")
         data += piece
-    first, *lines = data.split(b"\r\n\r\n")[0].decode("latin-1").split("\r\n")
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     verb, path, _ = first.split(" ")
-    return data, Seen(
-        verb, path, {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
-    )
+    headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
+    left = int(headers.get("content-length", 0)) - len(body)
+    while left > 0:  # a socket that is closed with something unread takes the answer back
+        piece = sock.recv(min(left, 1 << 16))
+        if not piece:
+            raise ValueError("it was closed")
+        data += piece
+        left -= len(piece)
+    return data, Seen(verb, path, headers)
 
 
 # ---- what goes wrong --------------------------------------------------------------------------------------------
