@@ -24,6 +24,7 @@ _MATTER = (
     *("openai_api_key", "openai_base_url", "azure_openai_api_key", "azure_api_base", "azure_deployment_name"),
     *("anthropic_api_key", "anthropic_base_url", "agent_local_model", "agent_local_seed"),
     *("agent_executor", "custom_packages", "agent_auto_install"),
+    *("agent_container_image", "agent_remote_kernel", "scalebox_template", "e2b_template"),
 )
 """Settings that change what a notebook that completed would hold. Limits do not: it has kept them."""
 _MOST_BYTES = 512 << 20

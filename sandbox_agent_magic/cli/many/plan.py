@@ -200,7 +200,7 @@ def _check_shared(jobs: Iterable[Job]) -> None:
         settings = job.settings
         if settings is None:
             continue
-        for name in ("AGENT_WORKSPACE", "AGENT_REMOTE_KERNEL_ID"):
+        for name in ("AGENT_WORKSPACE", "AGENT_REMOTE_KERNEL_ID", "AGENT_SESSION"):
             value = getattr(settings, name.lower())
             if value is None:
                 continue

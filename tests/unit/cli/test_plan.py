@@ -218,7 +218,7 @@ def test_a_bad_option_is_refused_before_anything_starts() -> None:
 # ---- what notebooks would share -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["AGENT_WORKSPACE", "AGENT_REMOTE_KERNEL_ID"])
+@pytest.mark.parametrize("name", ["AGENT_WORKSPACE", "AGENT_REMOTE_KERNEL_ID", "AGENT_SESSION"])
 def test_notebooks_do_not_work_side_by_side_in_one_place(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     write("a.ipynb")
     write("b.ipynb")
