@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from .engine import CloudFailure, Kind
+from .engine import STATUSES, CloudFailure, Kind
 from .statuses import status_of
 
-_STATUSES: dict[int, Kind] = {
-    400: "refused",
-    401: "key",
-    402: "funds",
-    403: "forbidden",
-    404: "gone",
-    408: "late",
-    409: "refused",
-    410: "gone",
-    422: "refused",
-    429: "busy",
-}
 _TYPES: dict[str, Kind] = {
     "e2b.exceptions.AuthenticationException": "key",
     "e2b.exceptions.RateLimitException": "busy",
@@ -61,7 +49,7 @@ def failure_of(problem: BaseException, *, creating: bool = False, file: bool = F
     if names[0] == "e2b.exceptions.TimeoutException":
         kind, status = _timeout(problem, status)
     elif kind == "reply":
-        kind = _STATUSES.get(status, "server" if status >= 500 else kind)
+        kind = STATUSES.get(status, "server" if status >= 500 else kind)
     if kind == "gone":
         kind = "template" if creating else "file" if file and status == 404 else kind
     detail = str(problem) if names[0].startswith("e2b.") and kind not in _SILENT else ""

@@ -5,21 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...types import MimeBundle, Output
+from .engine import MIMETYPES
 
 if TYPE_CHECKING:
     from e2b_code_interpreter.models import Result
 
 _MARK = "\u2060"
 """Word joiner, before a text that begins and ends with a quotation mark: the interpreter takes those away otherwise."""
-_MIMETYPES = {
-    "text": "text/plain",
-    "html": "text/html",
-    "markdown": "text/markdown",
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "latex": "text/latex",
-}
 
 PREAMBLE = f"""
 def exact(plain):
@@ -47,7 +39,7 @@ except (NameError, AttributeError, KeyError, TypeError):
 def rich(result: Result) -> Output:
     """A result as an output; what it says is cleaned by whoever takes it."""
     data: MimeBundle = {}
-    for field, mimetype in _MIMETYPES.items():
+    for field, mimetype in MIMETYPES.items():
         value = getattr(result, field)
         if isinstance(value, str) and value:
             data[mimetype] = value.removeprefix(_MARK) if field == "text" else value

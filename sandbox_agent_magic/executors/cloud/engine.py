@@ -27,6 +27,21 @@ Kind: TypeAlias = Literal[
 """What went wrong between here and the provider."""
 
 
+STATUSES: dict[int, Kind] = {
+    400: "refused",
+    401: "key",
+    402: "funds",
+    403: "forbidden",
+    404: "gone",
+    408: "late",
+    409: "refused",
+    410: "gone",
+    422: "refused",
+    429: "busy",
+}
+"""What an HTTP status means, unless an SDK has more to say of it; the rest from 500 on is `server`."""
+
+
 class CloudFailure(Exception):
     """What an adapter raises: never with a key in it, never with the SDK's exception behind it.
 
@@ -85,6 +100,18 @@ class CloudSandbox:
 
 OURS = {"made_by": "sandbox-agent-magic"}
 """Metadata of every sandbox that is made here: by it a left-over one is found."""
+
+
+MIMETYPES = {
+    "text": "text/plain",
+    "html": "text/html",
+    "markdown": "text/markdown",
+    "svg": "image/svg+xml",
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "latex": "text/latex",
+}
+"""What the SDKs call the parts of a result."""
 
 
 class CloudEngine(Protocol):

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from ...errors import SettingsError
 from ...types import MimeBundle, Output, OutputHook
-from .engine import OURS, CloudFailure, CloudSandbox, CloudTarget
+from .engine import MIMETYPES, OURS, CloudFailure, CloudSandbox, CloudTarget
 from .scalebox_failures import failure_of
 from .sdks import check_installed
 
@@ -27,15 +27,6 @@ _START_S = 150.0
 _POLL_S = 0.3
 _REQUEST_S = 30.0
 _COPY_S = 600.0
-_MIMETYPES = {
-    "text": "text/plain",
-    "html": "text/html",
-    "markdown": "text/markdown",
-    "svg": "image/svg+xml",
-    "png": "image/png",
-    "jpeg": "image/jpeg",
-    "latex": "text/latex",
-}
 
 
 class ScaleboxEngine:
@@ -270,7 +261,7 @@ def _translated(*, creating: bool = False, file: bool = False) -> Iterator[None]
 def _rich(result: Result) -> Output:
     """A result as an output; what it says is cleaned by whoever takes it."""
     data: MimeBundle = {}
-    for field, mimetype in _MIMETYPES.items():
+    for field, mimetype in MIMETYPES.items():
         value = getattr(result, field)
         if isinstance(value, str) and value:
             data[mimetype] = value

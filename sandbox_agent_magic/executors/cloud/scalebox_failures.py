@@ -6,22 +6,10 @@ The SDK loses statuses: an error body without `error` gives `KeyError: 'error'`,
 
 from __future__ import annotations
 
-from .engine import CloudFailure, Kind
+from .engine import STATUSES, CloudFailure, Kind
 from .statuses import status_of
 
-_STATUSES: dict[int, Kind] = {
-    400: "refused",
-    401: "key",
-    402: "funds",
-    403: "forbidden",
-    404: "gone",
-    408: "late",
-    409: "refused",
-    410: "gone",
-    422: "refused",
-    429: "busy",
-    504: "late",
-}
+_STATUSES: dict[int, Kind] = {**STATUSES, 504: "late"}
 _TYPES: dict[str, Kind] = {
     "scalebox.exceptions.AuthenticationException": "key",
     "scalebox.exceptions.RateLimitException": "busy",
