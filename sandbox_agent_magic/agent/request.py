@@ -129,7 +129,8 @@ def _say_why_not_again(exc: ProviderError, attempt: int, wait: float, limits: Li
 
 
 def _wait_before_next(attempt: int, exc: ProviderError) -> float:
-    """Seconds before the next attempt: the server's wish, else doubling; a little more, so that clients spread."""
+    """Seconds before the next attempt: the server's wish, else doubling with jitter so that clients spread."""
+    if exc.retry_after is not None:
+        return max(0.0, exc.retry_after)
     doubled: float = _FIRST_WAIT_S * 2 ** (attempt - 1)
-    wait = min(_LONGEST_WAIT_S, doubled) if exc.retry_after is None else max(0.0, exc.retry_after)
-    return wait + min(wait, _LONGEST_WAIT_S) * random.uniform(0.0, 0.25)  # noqa: S311
+    return min(_LONGEST_WAIT_S, doubled) * random.uniform(1.0, 1.25)  # noqa: S311
