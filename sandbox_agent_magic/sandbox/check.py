@@ -66,6 +66,7 @@ def check(*, tier: str = BUBBLEWRAP, timeout_s: float = 10.0) -> SandboxReport:
 
 def _wait(trial: Trial, deadline: float) -> Attempt:
     while select.select([trial.channel], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        if trial.receive():
+        trial.receive()
+        if trial.reported:
             return trial.judge()
     return Attempt(str(trial.launcher), failure="no answer in time")

@@ -107,6 +107,8 @@ class SandboxProcess:
         self._tier = tier
         self._launchers, self._notes = launchers(uid, tier)
         self._started = False
+        self._attempt: Attempt | None = None
+        """What the report of the current try means, once it is known."""
         self._trial = self._next()
 
     @property
@@ -146,17 +148,21 @@ class SandboxProcess:
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 raise ExecutorTimeout("The sandbox did not start in time.", executor="sandbox")
-            if not select.select([self._trial.channel], [], [], left_s)[0] or not self._trial.receive():
+            if not self._trial.reported:
+                if select.select([self._trial.channel], [], [], left_s)[0]:
+                    self._trial.receive()
                 continue
-            attempt = self._trial.judge()
-            self.attempts.append(attempt)
-            if attempt.passed:
+            if self._attempt is None:
+                self._attempt = self._trial.judge()
+                self.attempts.append(self._attempt)
+            # A Ctrl-C can come in each of these steps; the next call takes it again.
+            if self._attempt.passed:
                 _chosen = self._trial.launcher
                 self._trial.settle()
                 self._started = True
             else:
                 self._trial.discard()
-                self._trial = self._next()
+                self._trial, self._attempt = self._next(), None
 
     def interrupt(self) -> None:
         """Send SIGINT to the kernel."""

@@ -63,6 +63,8 @@ class Trial:
         self._kernel_pid = 0
         self._wish = wish
         self._report = b""
+        self.reported = False
+        """The report is whole."""
         self._lock = (
             threading.RLock()
         )  # the watchdog signals from its own thread; no descriptor may be closed meanwhile
@@ -144,12 +146,13 @@ class Trial:
         """Tasks outside of the sandbox that its limit of processes counts too."""
         return 0 if wish.uid is not None or self.launcher.supervised else counted_tasks()
 
-    def receive(self) -> bool:
-        """Read a piece of the report; True when there is no more."""
+    def receive(self) -> None:
+        """Read a piece of the report."""
         try:
             data, ancillary, _, _ = self.channel.recvmsg(4096, socket.CMSG_SPACE(_CREDENTIALS.size))
         except ConnectionResetError:  # it ended without reading what we sent
-            return True
+            self.reported = True
+            return
         for level, kind, value in ancillary:
             # The machine's kernel says who wrote this, in our numbering: that is whom to interrupt.
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS) and data and self._kernel_pidfd < 0:
@@ -158,7 +161,7 @@ class Trial:
                     self._kernel_pidfd = os.pidfd_open(pid)
                     self._kernel_pid = pid
         self._report += data
-        return not data or self._report.endswith(b"\n") or len(self._report) > _MAX_REPORT_BYTES
+        self.reported = not data or self._report.endswith(b"\n") or len(self._report) > _MAX_REPORT_BYTES
 
     def judge(self) -> Attempt:
         """What the report means."""
