@@ -7,11 +7,12 @@ own descriptor without following symbolic links, and only regular files count.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TypeAlias
 
@@ -161,21 +162,15 @@ class Workspace:
 
     def list(self) -> tuple[FileInfo, ...]:
         """Regular files, sorted by name; at most `MAX_FILES`."""
-        return tuple(FileInfo(name, size) for name, (size, _, _) in sorted(self.snapshot().items()))
+        return listed(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """What `changes` compares with."""
-        found: Snapshot = {}
-        for name, info in self._walk(self._root, "", MAX_DEPTH):
-            found[name] = (info.st_size, info.st_mtime_ns, info.st_ino)
-            if len(found) >= MAX_FILES:
-                break
-        return found
+        return snapshot_of(self._walk(self._root, "", MAX_DEPTH))
 
     def changes(self, before: Snapshot) -> tuple[FileInfo, ...]:
         """Files that are new or changed since `before`."""
-        after = self.snapshot()
-        return tuple(FileInfo(name, after[name][0]) for name in sorted(after) if before.get(name) != after[name])
+        return changed(before, self.snapshot())
 
     def close(self) -> None:
         """Remove a temporary workspace; give a reader's folder back. The sandbox must have ended. Idempotent."""
@@ -280,6 +275,21 @@ def refuse_unsafe(folder: Path) -> None:
             why=f"Code in the sandbox may read and write all of a workspace, and {reason}.",
             hint="Give a folder of its own for the data, or none: a temporary one is made.",
         )
+
+
+def snapshot_of(files: Iterable[tuple[str, os.stat_result]]) -> Snapshot:
+    """What `changed` compares; at most `MAX_FILES`."""
+    return {name: (info.st_size, info.st_mtime_ns, info.st_ino) for name, info in itertools.islice(files, MAX_FILES)}
+
+
+def listed(files: Snapshot) -> tuple[FileInfo, ...]:
+    """All files, sorted by name."""
+    return tuple(FileInfo(name, size) for name, (size, _, _) in sorted(files.items()))
+
+
+def changed(before: Snapshot, after: Snapshot) -> tuple[FileInfo, ...]:
+    """Files that are new or changed."""
+    return listed({name: file for name, file in after.items() if before.get(name) != file})
 
 
 def _parts(name: str) -> tuple[str, ...]:

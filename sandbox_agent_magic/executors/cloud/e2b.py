@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ...types import OutputHook
 from .e2b_failures import failure_of
 from .e2b_results import PREAMBLE, rich
 from .engine import OURS, CloudFailure, CloudSandbox, CloudTarget
+from .failures import translated
 from .sdks import check_installed
 
 if TYPE_CHECKING:
@@ -237,19 +238,8 @@ class E2BEngine:
                     raise
             time.sleep(_POLL_S)
 
-    @contextlib.contextmanager
-    def _translated(self, *, creating: bool = False, file: bool = False) -> Iterator[None]:
-        """Whatever the SDK raises leaves as a CloudFailure."""
-        failure: CloudFailure | None = None
-        try:
-            yield
-        except CloudFailure:
-            raise
-        except Exception as problem:
-            failure = failure_of(problem, creating=creating, file=file)
-            failure.detail = failure.detail.replace(self._target.api_key, "***")
-        if failure is not None:
-            raise failure
+    def _translated(self, *, creating: bool = False, file: bool = False) -> contextlib.AbstractContextManager[None]:
+        return translated(failure_of, self._target.api_key, creating=creating, file=file)
 
 
 _made: list[type[OurSandbox]] = []

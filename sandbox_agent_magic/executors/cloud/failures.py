@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from ...errors import ExecutorError, ExecutorTimeout
 from ...outputs import clean_text, strip_colours
@@ -49,6 +52,28 @@ _MEANINGS: dict[Kind, _Meaning] = {
         "{title} gave an answer that is not understood.", "Look whether {domain} is an address of {title}."
     ),
 }
+
+
+class FailureOf(Protocol):
+    """What an adapter knows of its SDK: the failure that an exception means."""
+
+    def __call__(self, problem: BaseException, *, creating: bool = False, file: bool = False) -> CloudFailure:
+        """The failure; `creating` a sandbox or copying a `file`, what is not found is its template or that file."""
+
+
+@contextlib.contextmanager
+def translated(failure_of: FailureOf, api_key: str, *, creating: bool = False, file: bool = False) -> Iterator[None]:
+    """Whatever the SDK raises leaves as a CloudFailure, without the key and without the SDK's exception behind it."""
+    failure: CloudFailure | None = None
+    try:
+        yield
+    except CloudFailure:
+        raise
+    except Exception as problem:
+        failure = failure_of(problem, creating=creating, file=file)
+        failure.detail = failure.detail.replace(api_key, "***")
+    if failure is not None:
+        raise failure
 
 
 def error_of(

@@ -6,13 +6,14 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import quote
 
 from ...errors import SettingsError
 from ...types import MimeBundle, Output, OutputHook
 from .engine import MIMETYPES, OURS, CloudFailure, CloudSandbox, CloudTarget
+from .failures import translated
 from .scalebox_failures import failure_of
 from .sdks import check_installed
 
@@ -66,7 +67,7 @@ class ScaleboxEngine:
 
     def create(self) -> str:
         """As `CloudEngine.create`."""
-        with _translated(creating=True):
+        with self._translated(creating=True):
             box = _sandbox_class().create(
                 template=self._target.template or _TEMPLATE,
                 timeout=self._target.life_s,
@@ -92,7 +93,7 @@ class ScaleboxEngine:
 
         Not by the SDK's own `connect`: that of 1.0.10 ends with KeyError: 'object_storage'.
         """
-        with _translated():
+        with self._translated():
             info = _sandbox_class().get_info(sandbox_id, api_key=self._target.api_key, domain=self._domain)
             self._remember(sandbox_id, info.sandbox_domain, info._envd_access_token)
         self._context = None
@@ -100,12 +101,12 @@ class ScaleboxEngine:
 
     def extend(self, life_s: int) -> None:
         """As `CloudEngine.extend`."""
-        with _translated():
+        with self._translated():
             _sandbox_class().set_timeout(self._id, life_s, api_key=self._target.api_key, domain=self._domain)
 
     def kill(self, sandbox_id: str) -> bool:
         """As `CloudEngine.kill`."""
-        with _translated():
+        with self._translated():
             try:
                 return bool(_sandbox_class().kill(sandbox_id, api_key=self._target.api_key, domain=self._domain))
             except Exception as problem:
@@ -115,7 +116,7 @@ class ScaleboxEngine:
 
     def list(self) -> Sequence[CloudSandbox]:
         """As `CloudEngine.list`."""
-        with _translated():
+        with self._translated():
             found = _sandbox_class().list(api_key=self._target.api_key, domain=self._domain)
         return [
             CloudSandbox(
@@ -150,7 +151,7 @@ class ScaleboxEngine:
             lines = str(raised.traceback).split("\n")
             on_output({"output_type": "error", "ename": raised.name, "evalue": raised.value, "traceback": lines})
 
-        with _translated():
+        with self._translated():
             box = self._sandbox()
             box.patience_s = timeout_s
             box.run_code(
@@ -174,14 +175,14 @@ class ScaleboxEngine:
         before, self._context = self._context, None
         if pid:
             self._signal("KILL", pid)
-        with _translated():
+        with self._translated():
             box = self._sandbox()
             if before is not None:
                 box.destroy_context(before)
             self._context = box.create_code_context(request_timeout=_REQUEST_S)
 
     def _signal(self, name: str, pid: int) -> None:
-        with _translated():
+        with self._translated():
             # Whether there was such a process is no matter.
             self._sandbox().commands.run(f"kill -{name} {pid} || true", timeout=_REQUEST_S, request_timeout=_REQUEST_S)
 
@@ -189,12 +190,12 @@ class ScaleboxEngine:
 
     def write(self, path: str, source: BinaryIO) -> None:
         """As `CloudEngine.write`; the SDK holds the file in memory as well."""
-        with _translated(file=True):
+        with self._translated(file=True):
             self._sandbox().files.write(path, source.read(), "root", _COPY_S)
 
     def read(self, path: str) -> bytes:
         """As `CloudEngine.read`; the SDK would take a `?` or `#` of the name for a part of the address."""
-        with _translated(file=True):
+        with self._translated(file=True):
             return bytes(self._sandbox().files.read(quote(path), format="bytes", request_timeout=_COPY_S))
 
     # ---- inside ---------------------------------------------------------------------------------------------------
@@ -233,7 +234,7 @@ class ScaleboxEngine:
         end = time.monotonic() + _START_S
         while True:
             try:
-                with _translated():
+                with self._translated():
                     if box.answers():
                         return
             except CloudFailure as failure:
@@ -243,19 +244,8 @@ class ScaleboxEngine:
                 raise CloudFailure("late", f"the sandbox did not start within {_START_S:g} seconds")
             time.sleep(_POLL_S)
 
-
-@contextlib.contextmanager
-def _translated(*, creating: bool = False, file: bool = False) -> Iterator[None]:
-    """Whatever the SDK raises leaves as a CloudFailure."""
-    failure: CloudFailure | None = None
-    try:
-        yield
-    except CloudFailure:
-        raise
-    except Exception as problem:
-        failure = failure_of(problem, creating=creating, file=file)
-    if failure is not None:
-        raise failure
+    def _translated(self, *, creating: bool = False, file: bool = False) -> contextlib.AbstractContextManager[None]:
+        return translated(failure_of, self._target.api_key, creating=creating, file=file)
 
 
 def _rich(result: Result) -> Output:

@@ -19,7 +19,7 @@ from pathlib import Path
 from ... import scratch
 from ...errors import WorkspaceError
 from ...types import FileInfo, ProgressHook
-from ...workspace import MAX_DEPTH, MAX_FILES, Snapshot, refuse_unsafe
+from ...workspace import MAX_DEPTH, Snapshot, changed, listed, refuse_unsafe, snapshot_of
 from ..names import inside
 
 _CHUNK = 1 << 20
@@ -96,21 +96,15 @@ class PlainWorkspace:
 
     def list(self) -> tuple[FileInfo, ...]:
         """As `Workspace.list`."""
-        return tuple(FileInfo(name, size) for name, (size, _, _) in sorted(self.snapshot().items()))
+        return listed(self.snapshot())
 
     def snapshot(self) -> Snapshot:
         """As `Workspace.snapshot`."""
-        found: Snapshot = {}
-        for name, info in self._walk(self.path, "", MAX_DEPTH):
-            found[name] = (info.st_size, info.st_mtime_ns, info.st_ino)
-            if len(found) >= MAX_FILES:
-                break
-        return found
+        return snapshot_of(self._walk(self.path, "", MAX_DEPTH))
 
     def changes(self, before: Snapshot) -> tuple[FileInfo, ...]:
         """As `Workspace.changes`."""
-        after = self.snapshot()
-        return tuple(FileInfo(name, after[name][0]) for name in sorted(after) if before.get(name) != after[name])
+        return changed(before, self.snapshot())
 
     def close(self) -> None:
         """As `Workspace.close`."""
