@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from . import scratch
 from .errors import WorkspaceError
@@ -134,17 +134,12 @@ class Workspace:
         parts = _parts(name)
         with _explained(f"Cannot copy {name} out of the workspace."):
             folder = self._open_folder(parts[:-1])
-            with _closing(folder), _closing(_open_regular(folder, parts[-1])) as reader:
-                destination = destination / parts[-1] if destination.is_dir() else destination
-                part, temporary = tempfile.mkstemp(dir=destination.parent, prefix=".part-")
-                try:
-                    with _closing(part):
-                        _copy(reader, part)
-                        os.fchmod(part, 0o644)
-                    os.replace(temporary, destination)
-                except BaseException:
-                    os.unlink(temporary)
-                    raise
+            with (
+                _closing(folder),
+                _closing(_open_regular(folder, parts[-1])) as reader,
+                replacing(destination, parts[-1]) as writer,
+            ):
+                _copy(reader, writer.fileno())
 
     def remove(self, name: str) -> None:
         """Delete the workspace's file `name`; its space is free even if code has it open.
@@ -275,6 +270,26 @@ def refuse_unsafe(folder: Path) -> None:
             why=f"Code in the sandbox may read and write all of a workspace, and {reason}.",
             hint="Give a folder of its own for the data, or none: a temporary one is made.",
         )
+
+
+@contextlib.contextmanager
+def replacing(destination: Path, name: str) -> Iterator[BinaryIO]:
+    """A new file of the host. Once it is whole it takes its place at once; before that, nothing there changes.
+
+    Args:
+        destination: the file's place, or a folder.
+        name: of the file in that folder.
+    """
+    place = destination / name if destination.is_dir() else destination
+    part, temporary = tempfile.mkstemp(dir=place.parent, prefix=".part-")
+    try:
+        with open(part, "wb") as writer:
+            yield writer
+            os.chmod(part if os.chmod in os.supports_fd else temporary, 0o644)
+        os.replace(temporary, place)
+    except BaseException:
+        os.unlink(temporary)
+        raise
 
 
 def snapshot_of(files: Iterable[tuple[str, os.stat_result]]) -> Snapshot:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from ...errors import ExecutorError, WorkspaceError
 from ...outputs import mib
 from ...sandbox import requirements
 from ...types import FileInfo, ProgressHook
+from ...workspace import replacing
 from ..names import file_infos
 from ..names import inside as inside_name
 from .box import CALL_S, CloudBox
@@ -66,16 +66,8 @@ class CloudFiles:
         data = self.box.request(lambda: self.box.engine.read(f"{self.box.folder}/{name}"), _COPY_S)
         if len(data) != total:
             raise WorkspaceError(f"Cannot copy {name} from the sandbox.", why="It did not arrive whole.")
-        destination = destination / Path(name).name if destination.is_dir() else destination
-        part, temporary = tempfile.mkstemp(dir=destination.parent, prefix=".part-")
-        try:
-            with open(part, "wb") as writer:
-                writer.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, destination)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(destination, Path(name).name) as writer:
+            writer.write(data)
 
     def list_files(self) -> Sequence[FileInfo]:
         """Regular files of the sandbox's folder."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...errors import ExecutorError, WorkspaceError
 from ...types import FileInfo, ProgressHook
+from ...workspace import replacing
 from ..names import file_infos
 from ..names import inside as inside_name
 from .kernel import RemoteKernel
@@ -58,18 +58,10 @@ class RemoteFiles:
         total = self._ask("size", f"copy {name}", {"name": name}).get("size")
         if not isinstance(total, int) or total < 0:
             raise WorkspaceError(f"There is no file {name[:200]} in the remote kernel's folder.", hint="%agent files")
-        destination = destination / Path(name).name if destination.is_dir() else destination
-        part, temporary = tempfile.mkstemp(dir=destination.parent, prefix=".part-")
-        try:
-            with open(part, "wb") as writer:
-                while writer.tell() < total:
-                    size = min(_CHUNK, total - writer.tell())
-                    writer.write(self._piece(name, writer.tell(), size))
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, destination)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        with replacing(destination, Path(name).name) as writer:
+            while writer.tell() < total:
+                size = min(_CHUNK, total - writer.tell())
+                writer.write(self._piece(name, writer.tell(), size))
 
     def list(self) -> Sequence[FileInfo]:
         """As `Executor.list_files`."""
