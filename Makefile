@@ -84,10 +84,10 @@ pictures: $(TEST_VENV)/.installed  ## Renew the README's pictures of JupyterLab.
 	@for theme in light dark; do cp build/screenshots/readme-$$theme.png docs/jupyterlab-$$theme.png; done
 
 .PHONY: bench
-bench: $(VENV)/.installed  ## Measure against the floors; prints one table.
+bench: $(VENV)/.installed $(GATEWAY_VENV)/.installed  ## Measure against the floors; prints one table.
 	@echo "==> benchmarks (some minutes; a busy machine blurs them)"
 	@mkdir -p build && ln -sfn ../tests build/tests
-	@cd build && "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
+	@cd build && GATEWAY_VENV="$(CURDIR)/$(GATEWAY_VENV)" "$(CURDIR)/$(VENV)/bin/python" -m tests.benchmarks $(BENCH_ARGS)
 
 .PHONY: attack
 attack: $(TEST_VENV)/.installed  ## Attack sandboxes and containers for real; prints the table and writes build/attacks.md.

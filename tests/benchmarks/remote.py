@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import psutil
+import pytest
 import websocket
 
 from sandbox_agent_magic.executors.healing import HealingExecutor
@@ -78,7 +80,13 @@ class BareSocket:
 
 def overhead(rounds: int) -> list[Row]:
     """Milliseconds of a cell over the bare web socket, on each kind of server; the sides take turns."""
-    return [row for kind in KINDS for row in _overhead(kind, 20 * rounds)]
+    rows: list[Row] = []
+    for kind in KINDS:
+        try:
+            rows += _overhead(kind, 20 * rounds)
+        except pytest.skip.Exception as missing:  # of this server; the others can be measured
+            print(f"    left out: {kind}. {missing}", file=sys.stderr, flush=True)
+    return rows
 
 
 def _overhead(kind: str, rounds: int) -> list[Row]:
