@@ -71,12 +71,15 @@ class NotebookDisplay:
         """Show what there is now, unless that is shown already."""
         view = self._view
         status, tail, news = view.status, view.tail, self._news
-        html = working(status, view.steps, tail, news=news)
-        if html == self._drawn:
+        html = working(status, view.steps, tail, news=False)
+        if html == self._drawn and not news:
             return False
         self._drawn, self._news = html, False
         self._update(
-            {"text/html": html, "text/plain": f"Agent: {status}\n{tail}".rstrip()},
+            {
+                "text/html": working(status, view.steps, tail, news=True) if news else html,
+                "text/plain": f"Agent: {status}\n{tail}".rstrip(),
+            },
             {RUN_METADATA: self._about("running")},
         )
         return True
